@@ -1,0 +1,191 @@
+// What is a tensor? Anything that `as_tensor<Rank>(x)` can turn into a view without copying.
+//
+// | type                              | recognised by                                             |
+// |-----------------------------------|-----------------------------------------------------------|
+// | tensor_view                       | itself                                                    |
+// | anything of the user's            | a specialisation of tensor_traits                         |
+// | Eigen matrices, vectors, maps     | data, rows, cols, rowStride, colStride                    |
+// | xtensor containers and views      | data, data_offset, shape, strides, dimension              |
+// | mdspan-like                       | data_handle, extent, stride, rank                         |
+// | span, vector, array, C array      | a contiguous range of real scalars (rank 1)               |
+//
+// Third-party headers are not included: types are known by their structure, so a moved header cannot break us.
+// Lazy expressions have no addressable storage, satisfy none of these, and are rejected at compile time rather than
+// evaluated into a hidden copy.
+#pragma once
+
+#include <slimtrim/core/error.hpp>
+#include <slimtrim/core/numeric.hpp>
+#include <slimtrim/tensor/subview.hpp>
+#include <slimtrim/tensor/tensor_view.hpp>
+
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+namespace slimtrim {
+inline namespace v0 {
+
+/// Customisation point. Specialise for an own tensor type X (without cv and reference) and give it
+/// `template <int Rank> static tensor_view<T, Rank, Space> view(X& x)` and the same for `X const&`.
+template <class X>
+struct tensor_traits {};
+
+namespace detail {
+
+template <class P>
+using pointee = std::remove_pointer_t<P>;
+
+template <class X, int Rank>
+concept has_tensor_traits = requires(X& x) {
+  { tensor_traits<std::remove_cv_t<X>>::template view<Rank>(x) };
+};
+
+template <class X>
+concept eigen_like = requires(X& x) {
+  requires std::is_pointer_v<decltype(x.data())>;
+  { x.rows() } -> std::convertible_to<index_t>;
+  { x.cols() } -> std::convertible_to<index_t>;
+  { x.rowStride() } -> std::convertible_to<index_t>;
+  { x.colStride() } -> std::convertible_to<index_t>;
+  { X::IsVectorAtCompileTime };
+};
+
+template <class X>
+concept xtensor_like = requires(X& x) {
+  requires std::is_pointer_v<decltype(x.data())>;
+  { x.data_offset() } -> std::convertible_to<std::size_t>;
+  { x.dimension() } -> std::convertible_to<std::size_t>;
+  { x.shape()[0] } -> std::convertible_to<std::size_t>;
+  { x.strides()[0] } -> std::convertible_to<std::ptrdiff_t>;
+};
+
+template <class X>
+concept mdspan_like = requires(X& x) {
+  requires std::is_pointer_v<decltype(x.data_handle())>;
+  { X::rank() } -> std::convertible_to<std::size_t>;
+  { x.extent(0) } -> std::convertible_to<index_t>;
+  { x.stride(0) } -> std::convertible_to<index_t>;
+};
+
+template <class X>
+concept range_like = !eigen_like<X> && !xtensor_like<X> && !mdspan_like<X> && requires(X& x) {
+  requires std::is_pointer_v<decltype(x.data())>;
+  { x.size() } -> std::convertible_to<std::size_t>;
+  requires real_scalar<std::remove_cv_t<pointee<decltype(x.data())>>>;
+};
+
+template <class X>
+inline constexpr bool eigen_vector = false;
+template <eigen_like X>
+inline constexpr bool eigen_vector<X> = static_cast<bool>(X::IsVectorAtCompileTime);
+
+template <class X>
+inline constexpr int mdspan_rank = 0;
+template <mdspan_like X>
+inline constexpr int mdspan_rank<X> = static_cast<int>(X::rank());
+
+template <class X, int Rank>
+inline constexpr bool same_rank_view = false;
+template <class T, int Rank, space Space>
+inline constexpr bool same_rank_view<tensor_view<T, Rank, Space>, Rank> = true;
+
+template <int Rank, class X>
+concept viewable =
+    same_rank_view<std::remove_cv_t<X>, Rank> ||
+    (!is_tensor_view<std::remove_cv_t<X>> &&
+     (has_tensor_traits<X, Rank> || (eigen_like<X> && (Rank == 2 || (Rank == 1 && eigen_vector<std::remove_cv_t<X>>))) ||
+      xtensor_like<X> || (mdspan_like<X> && mdspan_rank<std::remove_cv_t<X>> == Rank) || (Rank == 1 && range_like<X>)));
+
+template <int Rank, class X>
+constexpr auto view_of(X& x) {
+  if constexpr (same_rank_view<std::remove_cv_t<X>, Rank>) {
+    return x;
+  } else if constexpr (has_tensor_traits<X, Rank>) {
+    return tensor_traits<std::remove_cv_t<X>>::template view<Rank>(x);
+  } else if constexpr (eigen_like<X>) {
+    using element = pointee<decltype(x.data())>;
+    if constexpr (Rank == 1) {
+      bool const is_column = x.cols() == 1;
+      index_t const sizes[1] = {static_cast<index_t>(is_column ? x.rows() : x.cols())};
+      index_t const steps[1] = {static_cast<index_t>(is_column ? x.rowStride() : x.colStride())};
+      return tensor_view<element, 1>(x.data(), sizes, steps);
+    } else {
+      index_t const sizes[2] = {static_cast<index_t>(x.rows()), static_cast<index_t>(x.cols())};
+      index_t const steps[2] = {static_cast<index_t>(x.rowStride()), static_cast<index_t>(x.colStride())};
+      return tensor_view<element, 2>(x.data(), sizes, steps);
+    }
+  } else if constexpr (xtensor_like<X>) {
+    using element = pointee<decltype(x.data())>;
+    expects_equal(static_cast<long long>(x.dimension()), Rank, "as_tensor", "dimensions of an xtensor operand");
+    index_t sizes[std::size_t{Rank}] = {};
+    index_t steps[std::size_t{Rank}] = {};
+    for (int d = 0; d < Rank; ++d) {
+      sizes[d] = static_cast<index_t>(x.shape()[static_cast<std::size_t>(d)]);
+      steps[d] = static_cast<index_t>(x.strides()[static_cast<std::size_t>(d)]);
+    }
+    return tensor_view<element, Rank>(x.data() + x.data_offset(), sizes, steps);
+  } else if constexpr (mdspan_like<X>) {
+    using element = pointee<decltype(x.data_handle())>;
+    index_t sizes[std::size_t{Rank}] = {};
+    index_t steps[std::size_t{Rank}] = {};
+    for (int d = 0; d < Rank; ++d) {
+      sizes[d] = static_cast<index_t>(x.extent(static_cast<std::size_t>(d)));
+      steps[d] = static_cast<index_t>(x.stride(static_cast<std::size_t>(d)));
+    }
+    return tensor_view<element, Rank>(x.data_handle(), sizes, steps);
+  } else {
+    return tensor_view<pointee<decltype(x.data())>, 1>(x.data(), x.size());
+  }
+}
+
+}  // namespace detail
+
+/// X can be seen as a tensor of rank `Rank` without a copy.
+template <class X, int Rank>
+concept tensor_like = detail::viewable<Rank, std::remove_reference_t<X>>;
+template <class X>
+concept vector_like = tensor_like<X, 1>;
+template <class X>
+concept matrix_like = tensor_like<X, 2>;
+
+/// The view of any tensor-like x. Cost O(Rank). A non-const x gives a writable view where its elements are.
+/// Throws `error` when the run-time rank of an xtensor operand differs from `Rank`.
+template <int Rank, class X>
+  requires tensor_like<X, Rank>
+[[nodiscard]] constexpr auto as_tensor(X&& x) {
+  return detail::view_of<Rank>(x);
+}
+
+/// A C array is a contiguous vector too.
+template <int Rank, real_scalar T, std::size_t N>
+  requires(Rank == 1)
+[[nodiscard]] constexpr auto as_tensor(T (&x)[N]) {
+  return tensor_view<T, 1>(x, N);
+}
+
+template <vector_like X>
+[[nodiscard]] constexpr auto as_vector(X&& x) {
+  return detail::view_of<1>(x);
+}
+template <matrix_like X>
+[[nodiscard]] constexpr auto as_matrix(X&& x) {
+  return detail::view_of<2>(x);
+}
+
+/// The view of x with const elements: the form in which algorithms take their inputs, so that a fused member
+/// declared for `T const` is found whatever the caller passed.
+template <vector_like X>
+[[nodiscard]] constexpr auto as_const_vector(X&& x) {
+  return as_const(detail::view_of<1>(x));
+}
+template <matrix_like X>
+[[nodiscard]] constexpr auto as_const_matrix(X&& x) {
+  return as_const(detail::view_of<2>(x));
+}
+
+}  // namespace v0
+}  // namespace slimtrim
