@@ -98,3 +98,13 @@ TEST_CASE("rows can be expanded in the middle, and an empty weight is empty") {
     for (index_t j = 0; j < 3; ++j) CHECK(middle(i, j) == values(2 + i, j));
   CHECK(weight{}.empty());
 }
+
+TEST_CASE("a weight in a backend's own layout can still be read as rows of floats") {
+  prepared_view prepared;
+  prepared.rows = 3, prepared.columns = 4;
+  prepared.expand = [](void const*, index_t row, float* out) {
+    for (index_t c = 0; c < 4; ++c) out[c] = static_cast<float>(row * 4 + c);
+  };
+  auto const dense = expand(weight_view(prepared));
+  for (index_t i = 0; i < 12; ++i) CHECK(dense.view().data[i] == static_cast<float>(i));
+}

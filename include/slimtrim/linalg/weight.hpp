@@ -1,4 +1,4 @@
-// Any kind of weight matrix behind one type: dense in a storage type, quantised, or masked.
+// Any kind of weight matrix behind one type: dense in a storage type, quantised, masked, or in a backend's own layout.
 //
 // A slimmed matrix is a matrix: whoever multiplies by a weight does not know which kind it has, and a packed one
 // stays packed.
@@ -19,9 +19,23 @@
 namespace slimtrim {
 inline namespace v0 {
 
+/// A weight in the private layout of one backend, e.g. the interleaved panels of simd/. `layout` identifies it: the
+/// backend that made the view compares it before it casts `data`. Everybody else can still read rows as floats.
+struct prepared_view {
+  static constexpr space memory = space::host;
+  index_t rows = 0;
+  index_t columns = 0;
+  void const* layout = nullptr;
+  void const* data = nullptr;
+  void (*expand)(void const* data, index_t row, float* out) = nullptr;  // out: [columns]
+
+  [[nodiscard]] index_t extent(int d) const { return d == 0 ? rows : columns; }
+};
+
 /// A host weight matrix W: [out, in] of any kind.
-using weight_view = std::variant<matrix_view<float const>, matrix_view<bfloat16 const>, matrix_view<float16 const>,
-                                 quantized_view<>, masked_view<float>, masked_view<bfloat16>, masked_view<float16>>;
+using weight_view =
+    std::variant<matrix_view<float const>, matrix_view<bfloat16 const>, matrix_view<float16 const>, quantized_view<>,
+                 masked_view<float>, masked_view<bfloat16>, masked_view<float16>, prepared_view>;
 
 [[nodiscard]] inline index_t weight_rows(weight_view const& w) {
   return std::visit([](auto const& v) { return v.extent(0); }, w);
@@ -102,6 +116,8 @@ inline void expand_row(quantized_view<> const& w, index_t r, float* out) {
   if (natural && w.bits == 2) return expand_row_in_words<2>(w, r, out);
   for (index_t c = 0; c < w.columns; ++c) out[c] = w(r, c);
 }
+
+inline void expand_row(prepared_view const& w, index_t r, float* out) { w.expand(w.data, r, out); }
 
 template <class T>
 void expand_row(masked_view<T> const& w, index_t r, float* out) {
