@@ -1,0 +1,283 @@
+// A recipe: the steps of one compression, in order, as plain data, and how it is written.
+//
+// Which layers and experts a step takes away is not here: a plan holds that. `recipe_text.hpp` and `recipe_toml.hpp`
+// read recipes; this header prints them in the one canonical way.
+#pragma once
+
+#include <slimtrim/core/index.hpp>
+
+#include <array>
+#include <charconv>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace slimtrim {
+inline namespace v0 {
+
+/// What a step does. The order is that of `method_names`.
+enum class method {
+  layer_drop,
+  block_drop,
+  attention_drop,
+  expert_drop,
+  expert_merge,
+  novice,
+  neuron_drop,
+  recover,
+  rtn,
+  gptq,
+  awq,
+  magnitude,
+  wanda,
+  sparsegpt,
+};
+
+/// How the scale of a group is chosen: from the largest magnitude, for least squared error, or for least squared
+/// error weighted by the curvature that GPTQ meets (1 / U_jj squared).
+enum class scale_rule { absmax, mse, weighted };
+/// In which order GPTQ sweeps the columns.
+enum class sweep_order { natural, activation };
+/// Whether a matrix that writes into the residual stream is first re-fitted to what the original stream still lacks.
+/// `automatic`: yes where the method works on tokens anyway.
+enum class fit_rule { automatic, residual, none };
+
+/// A uniform grid.
+struct quantization_step {
+  int bits = 4;             ///< 2, 3, 4 or 8
+  index_t group = 0;        ///< inputs that share a scale; 0 is the whole channel
+  bool zero_points = false; ///< asymmetric
+  scale_rule scale = scale_rule::absmax;
+  sweep_order order = sweep_order::natural;
+  friend bool operator==(quantization_step const&, quantization_step const&) = default;
+};
+
+/// Which weights become zero: a fraction of each matrix, or all but `n` of each `m` neighbours along the input.
+struct sparsity_step {
+  double fraction = 0.5;  ///< of the weights, in (0, 1); n : m says (m - n) / m
+  index_t n = 0;          ///< kept in each group; 0 when unstructured
+  index_t m = 0;          ///< group length; 0 when unstructured
+  friend bool operator==(sparsity_step const&, sparsity_step const&) = default;
+};
+
+/// One step. Fields that its method does not use keep their defaults.
+struct step {
+  slimtrim::method method = method::rtn;
+  /// layer_drop, block_drop, attention_drop: how many go. expert_drop, expert_merge, novice: experts kept.
+  /// neuron_drop: intermediate width kept.
+  index_t count = 0;
+  /// expert_drop, expert_merge, novice: experts before, which must be the model's number; 0 elsewhere.
+  index_t of = 0;
+  /// Name of the criterion, without `global_`; empty for methods that have none.
+  std::string criterion;
+  /// Experts of all layers compete in one pool.
+  bool global = false;
+  quantization_step quantization;
+  sparsity_step sparsity;
+  fit_rule fit = fit_rule::automatic;
+  /// Slimming: classes of linears ("experts", "attention", "shared_experts", "dense", "lm_head", "embedding",
+  /// "router", "norms") or globs of tensor names. Empty: every linear of the decoder layers, never the last four.
+  std::vector<std::string> targets;
+  /// Original indices of the decoder layers that the step may touch; empty: all of them.
+  std::vector<index_t> layers;
+  /// Trimming: this many layers at the beginning and at the end are kept.
+  index_t protect_first = 0;
+  index_t protect_last = 0;
+
+  friend bool operator==(step const&, step const&) = default;
+};
+
+/// The steps, and what the user wrote.
+struct recipe {
+  std::string text;
+  std::vector<step> steps;
+};
+
+/// What a step must be given besides the weights. `statistics` come from one pass made earlier; `tokens` means a
+/// second streamed pass over the calibration data.
+enum class requirement { weights, statistics, tokens };
+
+/// Names as they are written in recipes, in the order of `method`.
+inline constexpr std::array<std::string_view, 14> method_names{
+    "layer_drop", "block_drop", "attention_drop", "expert_drop", "expert_merge", "novice",    "neuron_drop",
+    "recover",    "rtn",        "gptq",           "awq",         "magnitude",    "wanda",     "sparsegpt"};
+inline constexpr std::array<std::string_view, 3> scale_rule_names{"absmax", "mse", "weighted"};
+inline constexpr std::array<std::string_view, 2> sweep_order_names{"natural", "activation"};
+inline constexpr std::array<std::string_view, 3> fit_rule_names{"automatic", "residual", "none"};
+
+[[nodiscard]] inline std::string_view to_string(method m) { return method_names[static_cast<std::size_t>(m)]; }
+[[nodiscard]] inline std::string_view to_string(scale_rule r) { return scale_rule_names[static_cast<std::size_t>(r)]; }
+[[nodiscard]] inline std::string_view to_string(sweep_order o) {
+  return sweep_order_names[static_cast<std::size_t>(o)];
+}
+[[nodiscard]] inline std::string_view to_string(fit_rule f) { return fit_rule_names[static_cast<std::size_t>(f)]; }
+
+/// Whole layers, blocks or attentions go.
+[[nodiscard]] constexpr bool is_layer_method(method m) { return m <= method::attention_drop; }
+/// Experts go or are put together: the amount is `kept/E`.
+[[nodiscard]] constexpr bool is_expert_method(method m) { return m >= method::expert_drop && m <= method::novice; }
+[[nodiscard]] constexpr bool is_quantization(method m) { return m >= method::rtn && m <= method::awq; }
+[[nodiscard]] constexpr bool is_pruning(method m) { return m >= method::magnitude; }
+
+/// Expert Trimming, T -> T': modules or neurons go.
+[[nodiscard]] inline bool is_trim(step const& s) { return s.method <= method::neuron_drop; }
+/// Expert Slimming, W -> f(W): bits or single weights go.
+[[nodiscard]] inline bool is_slim(step const& s) { return s.method >= method::rtn; }
+
+/// What the step needs. For `fit_rule::residual` that is always `tokens`.
+[[nodiscard]] inline requirement requirement_of(step const& s) {
+  if (s.fit == fit_rule::residual) return requirement::tokens;
+  switch (s.method) {
+    case method::rtn:
+    case method::magnitude: return requirement::weights;
+    case method::recover:
+    case method::gptq:
+    case method::awq:
+    case method::wanda:
+    case method::sparsegpt: return requirement::tokens;
+    default: break;
+  }
+  for (std::string_view const name : {"random", "aimer"})
+    if (s.criterion == name) return requirement::weights;
+  for (std::string_view const name : {"reconstruction", "greedy", "greedy_kl", "hc_smoe", "ream"})
+    if (s.criterion == name) return requirement::tokens;
+  return requirement::statistics;
+}
+
+/// Whether the step works on calibration tokens while compressing.
+[[nodiscard]] inline bool needs_data(step const& s) { return requirement_of(s) == requirement::tokens; }
+/// Whether the step is decided from statistics.
+[[nodiscard]] inline bool needs_statistics(step const& s) { return requirement_of(s) == requirement::statistics; }
+
+/// The grid's rules that a method has when the recipe does not say otherwise.
+[[nodiscard]] inline quantization_step default_quantization(method m, int bits, index_t group) {
+  quantization_step q;
+  q.bits = bits;
+  q.group = group;
+  q.zero_points = m == method::awq;
+  if (m == method::gptq) {
+    q.scale = scale_rule::weighted;
+    q.order = bits >= 3 ? sweep_order::activation : sweep_order::natural;
+  }
+  return q;
+}
+
+/// The criterion that a method uses when the recipe names none.
+[[nodiscard]] inline std::string_view default_criterion(method m, bool global = false) {
+  if (is_layer_method(m)) return "cosine";
+  switch (m) {
+    case method::expert_drop: return global ? "reap_residual" : "reap";
+    case method::expert_merge: return "average";
+    case method::novice: return "mone";
+    case method::neuron_drop: return "heapr";
+    default: return "";
+  }
+}
+
+namespace detail {
+
+/// The shortest percentage that reads back as `fraction`.
+[[nodiscard]] inline std::string percentage(double fraction) {
+  std::array<char, 40> text{};
+  for (int decimals = 0; decimals <= 17; ++decimals) {
+    auto const end = std::to_chars(text.data(), text.data() + text.size(), fraction * 100, std::chars_format::fixed,
+                                   decimals);
+    double back = 0;
+    std::from_chars(text.data(), end.ptr, back);
+    if (back / 100 == fraction) return std::string(text.data(), end.ptr) + "%";
+  }
+  auto const end = std::to_chars(text.data(), text.data() + text.size(), fraction * 100);
+  return std::string(text.data(), end.ptr) + "%";
+}
+
+[[nodiscard]] inline std::string toml_string(std::string_view value) {
+  std::string text = "\"";
+  for (char const c : value) {
+    if (c == '"' || c == '\\') text += '\\';
+    if (static_cast<unsigned char>(c) >= 0x20 && c != 0x7f) {
+      text += c;
+    } else {
+      constexpr std::string_view digits = "0123456789abcdef";
+      text += "\\u00";
+      text += digits[static_cast<unsigned char>(c) >> 4];
+      text += digits[static_cast<unsigned char>(c) & 15];
+    }
+  }
+  return text + "\"";
+}
+
+}  // namespace detail
+
+/// `method:amount[@criterion]`: the part of a step that the one-line form can say. Defaults are left out.
+[[nodiscard]] inline std::string short_form(step const& s) {
+  std::string text(to_string(s.method));
+  if (is_layer_method(s.method) || s.method == method::neuron_drop) text += ':' + std::to_string(s.count);
+  if (is_expert_method(s.method)) text += ':' + std::to_string(s.count) + '/' + std::to_string(s.of);
+  if (is_quantization(s.method)) {
+    quantization_step const& q = s.quantization;
+    quantization_step const usual = default_quantization(s.method, q.bits, q.group);
+    text += ':' + std::to_string(q.bits);
+    if (q.group != 0) text += 'g' + std::to_string(q.group);
+    if (q.zero_points != usual.zero_points) text += q.zero_points ? 'z' : 's';
+    if (q.scale != usual.scale && q.scale == scale_rule::mse) text += 'm';
+  }
+  if (is_pruning(s.method)) {
+    sparsity_step const& p = s.sparsity;
+    text += p.m != 0 ? ':' + std::to_string(p.n) + ':' + std::to_string(p.m)
+                     : ':' + detail::percentage(p.fraction);
+  }
+  if (s.global || s.criterion != default_criterion(s.method))
+    text += std::string("@") + (s.global ? "global_" : "") + s.criterion;
+  return text;
+}
+
+/// The keys of a step that only TOML can say, as `key = value` lines without the method; empty when there are none.
+[[nodiscard]] inline std::vector<std::string> long_form_lines(step const& s) {
+  std::vector<std::string> lines;
+  if (is_quantization(s.method)) {
+    quantization_step const& q = s.quantization;
+    quantization_step const usual = default_quantization(s.method, q.bits, q.group);
+    if (q.scale != usual.scale && q.scale != scale_rule::mse)
+      lines.push_back("scale = " + detail::toml_string(to_string(q.scale)));
+    if (q.order != usual.order) lines.push_back("order = " + detail::toml_string(to_string(q.order)));
+  }
+  if (s.fit != fit_rule::automatic) lines.push_back("fit = " + detail::toml_string(to_string(s.fit)));
+  if (!s.targets.empty()) {
+    std::string line = "targets = [";
+    for (std::string const& target : s.targets)
+      line += (line.back() == '[' ? "" : ", ") + detail::toml_string(target);
+    lines.push_back(line + "]");
+  }
+  if (!s.layers.empty()) {
+    std::string line = "layers = [";
+    for (index_t const layer : s.layers) line += (line.back() == '[' ? "" : ", ") + std::to_string(layer);
+    lines.push_back(line + "]");
+  }
+  if (s.protect_first != 0) lines.push_back("protect_first = " + std::to_string(s.protect_first));
+  if (s.protect_last != 0) lines.push_back("protect_last = " + std::to_string(s.protect_last));
+  return lines;
+}
+
+/// The step as a `[[step]]` table of TOML.
+[[nodiscard]] inline std::string to_toml(step const& s) {
+  std::string text = "[[step]]\nmethod = " + detail::toml_string(short_form(s)) + "\n";
+  for (std::string const& line : long_form_lines(s)) text += line + "\n";
+  return text;
+}
+
+/// The one canonical spelling: the one-line form when it can say everything, TOML otherwise. Reading it gives the
+/// same steps.
+[[nodiscard]] inline std::string to_string(recipe const& r) {
+  bool short_enough = true;
+  for (step const& s : r.steps) short_enough = short_enough && long_form_lines(s).empty();
+  std::string text;
+  for (step const& s : r.steps) {
+    if (!text.empty()) text += short_enough ? "+" : "\n";
+    text += short_enough ? short_form(s) : to_toml(s);
+  }
+  return text;
+}
+
+}  // namespace v0
+}  // namespace slimtrim
