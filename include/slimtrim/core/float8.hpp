@@ -48,5 +48,17 @@ struct float8_e4m3 {
   }
 };
 
+/// OCP E8M0, the block scale of the MX formats: 2^(bits - 127) for codes 0 to 254, NaN = 0xff; no sign, no zero.
+struct float8_e8m0 {
+  std::uint8_t bits;
+
+  SLIMTRIM_HD constexpr explicit operator float() const {
+    if (bits == 0xffU) return std::numeric_limits<float>::quiet_NaN();
+    // 2^-127 is a subnormal float.
+    return bits_as<float>(bits == 0 ? 0x00400000U : static_cast<std::uint32_t>(bits) << 23);
+  }
+  SLIMTRIM_HD static constexpr float8_e8m0 from_bits(std::uint8_t raw) { return float8_e8m0{raw}; }
+};
+
 }  // namespace v0
 }  // namespace slimtrim

@@ -4,6 +4,7 @@
 // slowed by waiting threads. A `run` from inside a piece is executed serially: nesting never deadlocks.
 #pragma once
 
+#include <slimtrim/core/error.hpp>
 #include <slimtrim/core/executor.hpp>
 
 #include <atomic>
@@ -11,6 +12,8 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -20,18 +23,17 @@ inline namespace v0 {
 class thread_pool final : public executor {
  public:
   /// `threads` >= 1 counts the calling thread, which works too: `thread_pool(1)` starts no thread.
+  /// Throws `error` for fewer than one thread and `system_failure` when the system grants none.
   explicit thread_pool(index_t threads) {
-    for (index_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
-  }
-  ~thread_pool() override {
-    {
-      std::lock_guard const lock(mutex_);
-      stopping_ = true;
-      generation_.fetch_add(1, std::memory_order_release);
+    expects(threads >= 1, "thread_pool", "at least one thread is needed");
+    try {
+      for (index_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    } catch (std::system_error const& refused) {
+      stop();
+      throw system_failure(std::string("thread_pool: cannot start a thread: ") + refused.what());
     }
-    wake_.notify_all();
-    for (auto& worker : workers_) worker.join();
   }
+  ~thread_pool() override { stop(); }
 
   [[nodiscard]] index_t concurrency() const override { return static_cast<index_t>(workers_.size()) + 1; }
 
@@ -68,6 +70,16 @@ class thread_pool final : public executor {
     std::exception_ptr failure{};
     job(piece_ref p, index_t n) : piece(p), count(n) {}
   };
+
+  void stop() {
+    {
+      std::lock_guard const lock(mutex_);
+      stopping_ = true;
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    for (auto& worker : workers_) worker.join();
+  }
 
   static void take_pieces(job& current) {
     inside_ = true;

@@ -1,0 +1,14 @@
+#include <doctest/doctest.h>
+#include <slimtrim/core/memory_space.hpp>
+
+#include <type_traits>
+
+using namespace slimtrim;
+
+template <space Space>
+struct in_space {};
+
+TEST_CASE("memory spaces are distinct types once they are template arguments") {
+  CHECK_FALSE(std::is_same_v<in_space<space::host>, in_space<space::device>>);
+  CHECK(space::host != space::device);
+}

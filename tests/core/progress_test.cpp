@@ -1,0 +1,21 @@
+#include <doctest/doctest.h>
+#include <slimtrim/core/error.hpp>
+#include <slimtrim/core/progress.hpp>
+
+#include <string>
+
+using namespace slimtrim;
+
+TEST_CASE("a report reaches the callback as it was made") {
+  std::string heard;
+  report_progress(
+      [&](progress const& p) { heard = std::string(p.stage) + " " + std::to_string(p.done) + "/" + std::to_string(p.total); },
+      "calibrate", 3, 8);
+  CHECK(heard == "calibrate 3/8");
+}
+
+TEST_CASE("nobody has to listen") { CHECK_NOTHROW(report_progress({}, "calibrate", 0, 0)); }
+
+TEST_CASE("a listener may stop the call") {
+  CHECK_THROWS_AS(report_progress([](progress const&) { throw interrupted(); }, "plan", 0, 1), interrupted);
+}
