@@ -7,7 +7,10 @@
 // | Eigen matrices, vectors, maps     | data, rows, cols, rowStride, colStride                    |
 // | xtensor containers and views      | data, data_offset, shape, strides, dimension              |
 // | mdspan-like                       | data_handle, extent, stride, rank                         |
-// | span, vector, array, C array      | a contiguous range of real scalars (rank 1)               |
+// | span, vector, array               | data, size, begin: a contiguous range (rank 1)            |
+// | C arrays                          | themselves, one dimension a rank                          |
+//
+// Elements are real scalars or, for indices and codes, integers; bool, characters and complex numbers are not.
 //
 // Third-party headers are not included: types are known by their structure, so a moved header cannot break us.
 // Lazy expressions have no addressable storage, satisfy none of these, and are rejected at compile time rather than
@@ -19,7 +22,6 @@
 #include <slimtrim/tensor/subview.hpp>
 #include <slimtrim/tensor/tensor_view.hpp>
 
-#include <array>
 #include <concepts>
 #include <cstddef>
 #include <memory>
@@ -36,17 +38,32 @@ struct tensor_traits {};
 
 namespace detail {
 
+template <class T, class... Others>
+inline constexpr bool is_any_of = (std::is_same_v<T, Others> || ...);
+
+// What a structurally recognised tensor may hold.
+template <class T>
+concept tensor_element = real_scalar<std::remove_cv_t<T>> ||
+                         (std::integral<T> && !is_any_of<std::remove_cv_t<T>, bool, char, wchar_t, char8_t, char16_t, char32_t>);
+
 template <class P>
 using pointee = std::remove_pointer_t<P>;
 
+template <class P>
+concept element_pointer = std::is_pointer_v<P> && tensor_element<pointee<P>>;
+
 template <class X, int Rank>
-concept has_tensor_traits = requires(X& x) {
-  { tensor_traits<std::remove_cv_t<X>>::template view<Rank>(x) };
-};
+inline constexpr bool is_view_of_rank = false;
+template <class T, int Rank, space Space>
+inline constexpr bool is_view_of_rank<tensor_view<T, Rank, Space>, Rank> = true;
+
+template <class X, int Rank>
+concept has_tensor_traits =
+    requires(X& x) { requires is_view_of_rank<decltype(tensor_traits<std::remove_cv_t<X>>::template view<Rank>(x)), Rank>; };
 
 template <class X>
 concept eigen_like = requires(X& x) {
-  requires std::is_pointer_v<decltype(x.data())>;
+  requires element_pointer<decltype(x.data())>;
   { x.rows() } -> std::convertible_to<index_t>;
   { x.cols() } -> std::convertible_to<index_t>;
   { x.rowStride() } -> std::convertible_to<index_t>;
@@ -56,7 +73,7 @@ concept eigen_like = requires(X& x) {
 
 template <class X>
 concept xtensor_like = requires(X& x) {
-  requires std::is_pointer_v<decltype(x.data())>;
+  requires element_pointer<decltype(x.data())>;
   { x.data_offset() } -> std::convertible_to<std::size_t>;
   { x.dimension() } -> std::convertible_to<std::size_t>;
   { x.shape()[0] } -> std::convertible_to<std::size_t>;
@@ -65,7 +82,7 @@ concept xtensor_like = requires(X& x) {
 
 template <class X>
 concept mdspan_like = requires(X& x) {
-  requires std::is_pointer_v<decltype(x.data_handle())>;
+  requires element_pointer<decltype(x.data_handle())>;
   { X::rank() } -> std::convertible_to<std::size_t>;
   { x.extent(0) } -> std::convertible_to<index_t>;
   { x.stride(0) } -> std::convertible_to<index_t>;
@@ -73,10 +90,14 @@ concept mdspan_like = requires(X& x) {
 
 template <class X>
 concept range_like = !eigen_like<X> && !xtensor_like<X> && !mdspan_like<X> && requires(X& x) {
-  requires std::is_pointer_v<decltype(x.data())>;
+  requires element_pointer<decltype(x.data())>;
   { x.size() } -> std::convertible_to<std::size_t>;
-  requires real_scalar<std::remove_cv_t<pointee<decltype(x.data())>>>;
+  { *x.begin() } -> std::same_as<pointee<decltype(x.data())>&>;
 };
+
+template <class X, int Rank>
+concept c_array = std::is_bounded_array_v<X> && std::rank_v<X> == std::size_t{Rank} &&
+                  tensor_element<std::remove_all_extents_t<X>>;
 
 template <class X>
 inline constexpr bool eigen_vector = false;
@@ -88,24 +109,39 @@ inline constexpr int mdspan_rank = 0;
 template <mdspan_like X>
 inline constexpr int mdspan_rank<X> = static_cast<int>(X::rank());
 
+// The rank that an xtensor type carries in its shape, or -1 when only the object knows it.
+template <class X>
+inline constexpr int xtensor_rank = -1;
+template <xtensor_like X>
+  requires requires(X& x) { std::tuple_size<std::remove_cvref_t<decltype(x.shape())>>::value; }
+inline constexpr int xtensor_rank<X> =
+    static_cast<int>(std::tuple_size<std::remove_cvref_t<decltype(std::declval<X&>().shape())>>::value);
+
 template <class X, int Rank>
-inline constexpr bool same_rank_view = false;
-template <class T, int Rank, space Space>
-inline constexpr bool same_rank_view<tensor_view<T, Rank, Space>, Rank> = true;
+concept structurally_viewable =
+    (eigen_like<X> && (Rank == 2 || (Rank == 1 && eigen_vector<std::remove_cv_t<X>>))) ||
+    (xtensor_like<X> && (xtensor_rank<std::remove_cv_t<X>> == Rank || xtensor_rank<std::remove_cv_t<X>> < 0)) ||
+    (mdspan_like<X> && mdspan_rank<std::remove_cv_t<X>> == Rank) || (range_like<X> && Rank == 1) || c_array<X, Rank>;
 
 template <int Rank, class X>
-concept viewable =
-    same_rank_view<std::remove_cv_t<X>, Rank> ||
-    (!is_tensor_view<std::remove_cv_t<X>> &&
-     (has_tensor_traits<X, Rank> || (eigen_like<X> && (Rank == 2 || (Rank == 1 && eigen_vector<std::remove_cv_t<X>>))) ||
-      xtensor_like<X> || (mdspan_like<X> && mdspan_rank<std::remove_cv_t<X>> == Rank) || (Rank == 1 && range_like<X>)));
+concept viewable = is_view_of_rank<std::remove_cv_t<X>, Rank> ||
+                   (!is_tensor_view<std::remove_cv_t<X>> && (has_tensor_traits<X, Rank> || structurally_viewable<X, Rank>));
+
+template <class Element, class X, int... Dimension>
+constexpr auto c_array_view(X& x, std::integer_sequence<int, Dimension...>) {
+  return tensor_view<Element, int{sizeof...(Dimension)}>(reinterpret_cast<Element*>(&x),
+                                                         std::extent_v<X, static_cast<unsigned>(Dimension)>...);
+}
 
 template <int Rank, class X>
 constexpr auto view_of(X& x) {
-  if constexpr (same_rank_view<std::remove_cv_t<X>, Rank>) {
+  if constexpr (is_view_of_rank<std::remove_cv_t<X>, Rank>) {
     return x;
   } else if constexpr (has_tensor_traits<X, Rank>) {
     return tensor_traits<std::remove_cv_t<X>>::template view<Rank>(x);
+  } else if constexpr (c_array<X, Rank>) {
+    using element = std::remove_all_extents_t<X>;
+    return c_array_view<element>(x, std::make_integer_sequence<int, Rank>{});
   } else if constexpr (eigen_like<X>) {
     using element = pointee<decltype(x.data())>;
     if constexpr (Rank == 1) {
@@ -153,18 +189,11 @@ template <class X>
 concept matrix_like = tensor_like<X, 2>;
 
 /// The view of any tensor-like x. Cost O(Rank). A non-const x gives a writable view where its elements are.
-/// Throws `error` when the run-time rank of an xtensor operand differs from `Rank`.
+/// The view must not outlive x. Throws `error` when an xtensor operand of run-time rank has another rank than `Rank`.
 template <int Rank, class X>
   requires tensor_like<X, Rank>
 [[nodiscard]] constexpr auto as_tensor(X&& x) {
   return detail::view_of<Rank>(x);
-}
-
-/// A C array is a contiguous vector too.
-template <int Rank, real_scalar T, std::size_t N>
-  requires(Rank == 1)
-[[nodiscard]] constexpr auto as_tensor(T (&x)[N]) {
-  return tensor_view<T, 1>(x, N);
 }
 
 template <vector_like X>

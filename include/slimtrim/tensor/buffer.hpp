@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <memory>
+#include <cstdint>
 #include <new>
 #include <type_traits>
 #include <utility>
@@ -25,6 +25,7 @@ class buffer {
   buffer() = default;
   explicit buffer(index_t size) : size_(size) {
     expects(size >= 0, "buffer", "negative size");
+    expects(size <= PTRDIFF_MAX / static_cast<index_t>(sizeof(T)), "buffer", "size in bytes does not fit in memory");
     if (size > 0)
       data_ = static_cast<T*>(::operator new(static_cast<std::size_t>(size) * sizeof(T), std::align_val_t{alignment}));
   }
@@ -64,7 +65,8 @@ class tensor {
   tensor() = default;
   template <class... Extents>
     requires(sizeof...(Extents) == Rank && (std::is_convertible_v<Extents, index_t> && ...))
-  explicit tensor(Extents... sizes) : storage_((static_cast<index_t>(sizes) * ...)), view_(storage_.data(), sizes...) {}
+  explicit tensor(Extents... sizes)
+      : storage_(count_of({static_cast<index_t>(sizes)...})), view_(storage_.data(), sizes...) {}
 
   tensor(tensor&& other) noexcept
       : storage_(std::move(other.storage_)), view_(std::exchange(other.view_, tensor_view<T, Rank>{})) {}
@@ -98,6 +100,15 @@ class tensor {
   }
 
  private:
+  static index_t count_of(index_t const (&sizes)[std::size_t{Rank}]) {
+    index_t count = 1;
+    for (index_t const size : sizes) {
+      expects(size >= 0, "tensor", "negative extent");
+      expects(!__builtin_mul_overflow(count, size, &count), "tensor", "number of elements does not fit in 64 bits");
+    }
+    return count;
+  }
+
   buffer<T> storage_;
   tensor_view<T, Rank> view_{};
 };
