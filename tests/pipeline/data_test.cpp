@@ -1,0 +1,133 @@
+// Windows of tokens: from each kind of source, and what is refused with which message.
+#include <slimtrim/pipeline/data.hpp>
+
+#include <support/temporary_folder.hpp>
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <set>
+#include <string>
+#include <vector>
+
+using namespace slimtrim;
+
+namespace {
+
+std::filesystem::path const tokenizer_json = SLIMTRIM_SOURCE_DIR "/examples/models/tiny-mixtral/tokenizer.json";
+
+std::string words(std::vector<int> const& ids) {
+  std::string bytes;
+  for (int const id : ids) {
+    bytes += static_cast<char>(id & 255);
+    bytes += static_cast<char>(id >> 8);
+  }
+  return bytes;
+}
+
+template <class Failure>
+std::string refusal(std::string const& source, data_options const& options, index_t vocabulary = 2048,
+                    token_generator const& generate = {}) {
+  try {
+    (void)load_windows(source, options, vocabulary, tokenizer_json, generate);
+  } catch (Failure const& failure) {
+    return failure.what();
+  }
+  return "accepted";
+}
+
+}  // namespace
+
+TEST_CASE("whole windows only, in order") {
+  temporary_folder folder;
+  std::string const file = folder.write("a.u16", words({1, 2, 3, 4, 5, 6, 7}));
+  token_windows const all = load_windows(file, {.tokens = 0, .sequence = 3}, 2048, tokenizer_json);
+  REQUIRE(all.count() == 2);
+  CHECK(std::vector<std::uint32_t>(all[1].begin(), all[1].end()) == std::vector<std::uint32_t>{4, 5, 6});
+  CHECK(all.source == file);
+  token_windows const one = load_windows(file, {.tokens = 3, .sequence = 3}, 2048, tokenizer_json);
+  CHECK(one.count() == 1);
+  // Ids beyond the wanted tokens are not looked at.
+  CHECK(refusal<input_error>(file, {.tokens = 3, .sequence = 3}, 4) == "accepted");
+  CHECK(refusal<input_error>(file, {.tokens = 6, .sequence = 3}, 4).find("position 3: expected below 4") !=
+        std::string::npos);
+}
+
+TEST_CASE("text goes through the tokenizer") {
+  temporary_folder folder;
+  std::string text;
+  for (int i = 0; i < 200; ++i) text += "line " + std::to_string(i) + "\n";
+  token_windows const windows =
+      load_windows(folder.write("a.txt", text), {.tokens = 0, .sequence = 16}, 2048, tokenizer_json);
+  auto const ids = tokenizer::from_file(tokenizer_json).encode(text);
+  CHECK(windows.count() == static_cast<index_t>(ids.size()) / 16);
+  CHECK(windows.tokens == std::vector<std::uint32_t>(ids.begin(), ids.begin() + windows.count() * 16));
+  CHECK(refusal<input_error>(folder.path() / "a.txt", {.tokens = 0, .sequence = 16}, 100).find(
+            "expected an id below 100 (the model's vocabulary)") != std::string::npos);
+}
+
+TEST_CASE("the tokenizer gives the ids beside the text") {
+  std::filesystem::path const folder = SLIMTRIM_SHARED_DATA "/wikitext-2";
+  if (!std::filesystem::exists(folder)) {
+    MESSAGE("skipped: no ", folder.string());
+    return;
+  }
+  data_options const options{.tokens = 65536, .sequence = 256};
+  token_windows const text = load_windows(folder / "valid.txt", options, 2048, tokenizer_json);
+  token_windows const ids = load_windows(folder / "valid.u16", options, 2048, tokenizer_json);
+  CHECK((text.tokens == ids.tokens));
+  CHECK(fingerprint_of(text) == fingerprint_of(ids));
+}
+
+TEST_CASE("fingerprints name content, length and part") {
+  temporary_folder folder;
+  std::string const file = folder.write("a.u16", words({1, 2, 3, 4, 5, 6, 7, 8}));
+  token_windows const twos = load_windows(file, {.tokens = 0, .sequence = 2}, 2048, tokenizer_json);
+  token_windows const fours = load_windows(file, {.tokens = 0, .sequence = 4}, 2048, tokenizer_json);
+  CHECK(fingerprint_of(twos) != fingerprint_of(fours));
+  CHECK(fingerprint_of(twos, 0, 2) == fingerprint_of(part_of(twos, 0, 2)));
+  std::set<std::string> const parts{fingerprint_of(twos, 0, 1), fingerprint_of(twos, 1, 1), fingerprint_of(twos, 0, 2),
+                                    fingerprint_of(twos, 2, 2), fingerprint_of(twos)};
+  CHECK(parts.size() == 5);
+  CHECK_THROWS_AS((void)fingerprint_of(twos, 3, 2), error);
+}
+
+TEST_CASE("self: one call a window, each with its own seed") {
+  std::vector<std::uint64_t> seeds;
+  token_generator const generate = [&](index_t tokens, std::uint64_t seed) {
+    seeds.push_back(seed);
+    return std::vector<std::uint32_t>(static_cast<std::size_t>(tokens), static_cast<std::uint32_t>(seed % 7));
+  };
+  token_windows const three = load_windows("self", {.tokens = 12, .sequence = 4, .seed = 5}, 10, "", generate);
+  CHECK(three.count() == 3);
+  CHECK(three.source == "self");
+  CHECK(std::set<std::uint64_t>(seeds.begin(), seeds.end()).size() == 3);
+  token_windows const two = load_windows("self", {.tokens = 8, .sequence = 4, .seed = 5}, 10, "", generate);
+  CHECK(std::equal(two.tokens.begin(), two.tokens.end(), three.tokens.begin()));
+  CHECK(seeds[0] == seeds[3]);
+  (void)load_windows("self", {.tokens = 4, .sequence = 4, .seed = 6}, 10, "", generate);
+  CHECK(seeds.back() != seeds[0]);
+  CHECK(refusal<usage_error>("self", {.tokens = 0, .sequence = 4}, 10, generate) == "--data self: expected --tokens");
+  CHECK(refusal<usage_error>("self", {.tokens = 4, .sequence = 4}) != "accepted");
+  CHECK(refusal<error>("self", {.tokens = 4, .sequence = 4}, 1, generate) != "accepted");
+}
+
+TEST_CASE("refusals name the option or the file") {
+  temporary_folder folder;
+  std::string const file = folder.write("a.u16", words({1, 2, 3, 4, 5}));
+  CHECK(refusal<usage_error>(file, {.tokens = 100, .sequence = 16}) ==
+        "--tokens: expected a multiple of --seq 16 such as 96, found 100");
+  CHECK(refusal<usage_error>(file, {.tokens = 5, .sequence = 16}) ==
+        "--tokens: expected a multiple of --seq 16 such as 16, found 5");
+  CHECK(refusal<usage_error>(file, {.tokens = 4, .sequence = 1}) == "--seq: expected at least 2, found 1");
+  CHECK(refusal<usage_error>("", {}) == "--data: expected a file or self, found nothing");
+  CHECK(refusal<input_error>(file, {.tokens = 8, .sequence = 4}) ==
+        file + ": expected 8 tokens (2 windows of 4), found 5");
+  CHECK(refusal<input_error>(file, {.tokens = 0, .sequence = 6}) ==
+        file + ": expected at least 6 tokens (one window, see --seq), found 5");
+  std::string const empty = folder.write("empty.txt", "");
+  CHECK(refusal<input_error>(empty, {}) == empty + ": expected text or token ids, found an empty file");
+  CHECK(refusal<input_error>((folder.path() / "absent.txt").string(), {}) != "accepted");
+  CHECK(refusal<input_error>(folder.path().string(), {}).find("found a folder") != std::string::npos);
+  CHECK(refusal<input_error>(folder.write("c4.json.gz", "x"), {}).find("another format") != std::string::npos);
+}
