@@ -1,0 +1,11 @@
+#include <importance/hand_layer.hpp>
+#include <slimtrim/importance/frequency.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace slimtrim;
+
+TEST_CASE("frequency by hand: share of tokens") {
+  static_assert(frequency_importance::needs == need::statistics);
+  CHECK(hand::scores(frequency_importance{}(hand::layer()), .5, 1, 0));
+}

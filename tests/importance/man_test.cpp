@@ -1,0 +1,11 @@
+#include <importance/hand_layer.hpp>
+#include <slimtrim/importance/man.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace slimtrim;
+
+TEST_CASE("man by hand: a mean over routed tokens") {
+  static_assert(man_importance::needs == need::statistics);
+  CHECK(hand::scores(man_importance{}(hand::layer()), 5, 6, 0));
+}

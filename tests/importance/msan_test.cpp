@@ -1,0 +1,11 @@
+#include <importance/hand_layer.hpp>
+#include <slimtrim/importance/msan.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace slimtrim;
+
+TEST_CASE("msan by hand: a mean of squares") {
+  static_assert(msan_importance::needs == need::statistics);
+  CHECK(hand::scores(msan_importance{}(hand::layer()), 25, 52, 0));
+}

@@ -1,0 +1,11 @@
+#include <importance/hand_layer.hpp>
+#include <slimtrim/importance/reap_residual.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace slimtrim;
+
+TEST_CASE("reap_residual by hand: reap over the mean residual norm, 10") {
+  static_assert(reap_residual_importance::needs == need::statistics);
+  CHECK(hand::scores(reap_residual_importance{}(hand::layer()), .75, 1.05, 0));
+}

@@ -1,0 +1,63 @@
+#include <slimtrim/importance/reconstruction.hpp>
+
+#define DOCTEST_CONFIG_VOID_CAST_EXPRESSIONS
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+using namespace slimtrim;
+
+namespace {
+
+using list = std::vector<index_t>;
+
+// The loss is the squared sum of what is missing: experts 0 and 1 cancel, so they are best removed together.
+double cancelling(std::span<index_t const> kept) {
+  std::vector<double> const value{3, -3, 2, 2.5};
+  double missing = 0;
+  for (index_t j = 0; j < 4; ++j)
+    if (std::find(kept.begin(), kept.end(), j) == kept.end()) missing += value[static_cast<std::size_t>(j)];
+  return missing * missing;
+}
+
+}  // namespace
+
+TEST_CASE("exhaustive search sees that two errors cancel, greedy does not look ahead") {
+  auto const all = reconstruct_exhaustively(4, 2, cancelling);
+  CHECK(all.kept == list{2, 3});
+  CHECK(all.loss == 0);
+  CHECK(all.evaluations == 6);
+  auto const greedy = reconstruct_greedily(4, 2, cancelling);
+  CHECK(greedy.removal_order == list{2, 1});  // 4, then (2 - 3)^2 = 1
+  CHECK(greedy.losses == std::vector<double>{4, 1});
+  CHECK(greedy.kept == list{0, 3});
+  CHECK(greedy.evaluations == 4 + 3);
+}
+
+TEST_CASE("the choice between them follows the number of subsets") {
+  CHECK(subsets(8, 6) == 28);
+  CHECK(subsets(128, 64) > 1e30);
+  CHECK(reconstruct(4, 2, cancelling).loss == 0);
+  CHECK(reconstruct(4, 2, cancelling, 5).loss == 1);
+}
+
+TEST_CASE("edges: all kept, ties, NaN, wrong counts") {
+  CHECK(reconstruct_greedily(3, 3, [](auto) { return 0.0; }).kept == list{0, 1, 2});
+  CHECK(reconstruct_exhaustively(3, 2, [](auto) { return 1.0; }).kept == list{0, 1});
+  CHECK(reconstruct_greedily(3, 2, [](auto) { return 1.0; }).kept == list{1, 2});
+  CHECK_THROWS_AS(reconstruct_exhaustively(3, 2, [](auto) { return std::nan(""); }), numeric_error);
+  CHECK_THROWS_AS(reconstruct(3, 0, cancelling), error);
+  CHECK_THROWS_AS(reconstruct(3, 4, cancelling), error);
+}
+
+TEST_CASE("scores for pooling never undo the greedy order") {
+  reconstruction_result const r{{0}, 6, 0, {2, 1, 3}, {4, 3, 6}};
+  auto const s = reconstruction_scores(r, 4, 2);
+  CHECK(s[2] == 2);
+  CHECK(s[1] == 2);  // the loss fell, the score does not
+  CHECK(s[3] == 2);
+  CHECK(s[0] > s[3]);
+  CHECK_THROWS_AS(reconstruction_scores(r, 4, 0), error);
+}

@@ -1,0 +1,11 @@
+#include <importance/hand_layer.hpp>
+#include <slimtrim/importance/topk_weight.hpp>
+
+#include <doctest/doctest.h>
+
+using namespace slimtrim;
+
+TEST_CASE("topk_weight by hand: the model's own weights") {
+  static_assert(topk_weight_importance::needs == need::statistics);
+  CHECK(hand::scores(topk_weight_importance{}(hand::layer()), 1.5 / 2, (.5 + 2) / 2, 0));
+}
