@@ -26,6 +26,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -116,7 +117,8 @@ class tokenizer {
         part = normal;
       }
       normal_finder_.for_each_section(part, matches, push, [&](byte_range rest) {
-        encode_section(part.substr(rest.begin, rest.end - rest.begin), section.begin == 0 && rest.begin == 0, work, ids);
+        encode_section(part.substr(rest.begin, rest.end - rest.begin), section.begin == 0 && rest.begin == 0, work,
+                       ids);
       });
     });
     if (options.add_special_tokens)
@@ -135,7 +137,8 @@ class tokenizer {
     for (token_id const id : ids) {
       if (!contains(id)) continue;
       if (options.skip_special_tokens && is_special(id)) continue;
-      texts.emplace_back(token_of(id));
+      auto const changed = decoded_as_.find(id);
+      texts.emplace_back(changed == decoded_as_.end() ? token_of(id) : std::string_view(changed->second));
     }
     regex_workspace work;
     return decoder_.apply(std::move(texts), work);
@@ -155,9 +158,7 @@ class tokenizer {
   [[nodiscard]] std::string_view token_of(token_id id) const {
     return extra_.contains(id) ? extra_.token(id) : model_.tokens().token(id);
   }
-  [[nodiscard]] bool is_special(token_id id) const {
-    return std::binary_search(special_.begin(), special_.end(), id);
-  }
+  [[nodiscard]] bool is_special(token_id id) const { return std::binary_search(special_.begin(), special_.end(), id); }
 
  private:
   explicit tokenizer(bpe_model model) : model_(std::move(model)) {}
@@ -207,6 +208,7 @@ class tokenizer {
       largest = std::max(largest.value_or(0), token.id);
       if (token.special) special_.push_back(token.id);
       std::string text = token.normalized ? normalizer_.apply(token.content, work) : token.content;
+      if (text != token.content) decoded_as_.emplace(token.id, text);
       (token.normalized ? normal : raw).push_back({std::move(text), std::move(token)});
     }
     std::sort(special_.begin(), special_.end());
@@ -242,7 +244,8 @@ class tokenizer {
   pre_tokenizer pre_tokenizer_;
   decoder decoder_;
   post_processor post_processor_;
-  vocabulary extra_;  // added tokens that the model does not have
+  vocabulary extra_;                                      // added tokens that the model does not have
+  std::unordered_map<token_id, std::string> decoded_as_;  // added tokens that the normalizer changes
   std::vector<token_id> special_;
   token_finder raw_finder_;
   token_finder normal_finder_;

@@ -88,9 +88,8 @@ class bpe_model {
   /// The same for a word given as raw bytes, each of which stands for its character of the byte alphabet.
   void encode_bytes(std::string_view bytes, bpe_workspace& work, std::vector<token_id>& out) const {
     if (bytes.empty()) return;
-    bool const plain = std::all_of(bytes.begin(), bytes.end(), [this](char b) {
-      return byte_symbol_[static_cast<unsigned char>(b)] != none;
-    });
+    bool const plain = std::all_of(bytes.begin(), bytes.end(),
+                                   [this](char b) { return byte_symbol_[static_cast<unsigned char>(b)] != none; });
     if (options_.ignore_merges || !plain) {
       work.spelled.clear();
       append_byte_level(work.spelled, bytes);
@@ -114,8 +113,8 @@ class bpe_model {
       std::size_t const length = utf8_length(word[at]);
       std::string_view const character = word.substr(at, length);
       at += length;
-      token_id const known =
-          length == 1 ? ascii_symbol_[static_cast<unsigned char>(character[0])] : tokens_.find(character).value_or(none);
+      token_id const known = length == 1 ? ascii_symbol_[static_cast<unsigned char>(character[0])]
+                                         : tokens_.find(character).value_or(none);
       if (known != none) {
         if (waiting) ids.push_back(*options_.unknown);
         waiting = false;

@@ -83,7 +83,10 @@ class decoder {
   static int byte_of(std::string_view token) {
     if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return -1;
     auto const digit = [](char c) {
-      return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+      return c >= '0' && c <= '9'   ? c - '0'
+             : c >= 'a' && c <= 'f' ? c - 'a' + 10
+             : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                    : -1;
     };
     int const high = token[3] == '+' ? 0 : digit(token[3]);  // the reference's number parser takes a sign
     int const low = digit(token[4]);
@@ -119,9 +122,8 @@ class decoder {
     std::string_view const content = cut.content;
     for (std::uint64_t i = 0; i < cut.start && token.substr(0, content.size()) == content; ++i)
       token.remove_prefix(content.size());
-    for (std::uint64_t i = 0; i < cut.stop && token.size() >= content.size() &&
-                              token.substr(token.size() - content.size()) == content;
-         ++i)
+    for (std::uint64_t i = 0;
+         i < cut.stop && token.size() >= content.size() && token.substr(token.size() - content.size()) == content; ++i)
       token.remove_suffix(content.size());
     return std::string(token);
   }

@@ -34,7 +34,8 @@ namespace detail {
 class merge_list {
  public:
   void push(std::string_view left, std::string_view right) {
-    entries_.push_back({text_.size(), static_cast<std::uint32_t>(left.size()), static_cast<std::uint32_t>(right.size())});
+    entries_.push_back(
+        {text_.size(), static_cast<std::uint32_t>(left.size()), static_cast<std::uint32_t>(right.size())});
     text_.append(left).append(right);
   }
   [[nodiscard]] std::size_t size() const { return entries_.size(); }
@@ -78,9 +79,12 @@ class tokenizer_document_reader {
   bool number_unsigned(json::number_unsigned_t v) {
     if (where() != place::vocab) return value(v);
     switch (into_.tokens.insert(stack_.back().key, v)) {
-      case vocabulary::outcome::inserted: break;
-      case vocabulary::outcome::token_exists: fail("every token once", shown_text(stack_.back().key) + " twice");
-      case vocabulary::outcome::id_exists: fail("every id once", "id " + std::to_string(v) + " twice");
+      case vocabulary::outcome::inserted:
+        break;
+      case vocabulary::outcome::token_exists:
+        fail("every token once", shown_text(stack_.back().key) + " twice");
+      case vocabulary::outcome::id_exists:
+        fail("every id once", "id " + std::to_string(v) + " twice");
       case vocabulary::outcome::id_too_large:
         fail("an id below " + std::to_string(vocabulary::id_limit), std::to_string(v));
     }
@@ -160,11 +164,17 @@ class tokenizer_document_reader {
   // Stores a value of the tree and returns where it lies.
   json* put(json v) {
     switch (where()) {
-      case place::vocab: fail("an id", v.type_name());
-      case place::merges: fail("\"left right\" or [\"left\", \"right\"]", v.type_name());
-      case place::merge_pair: fail("a token", v.type_name());
-      case place::top: into_.rest = std::move(v); return &into_.rest;
-      case place::tree: break;
+      case place::vocab:
+        fail("an id", v.type_name());
+      case place::merges:
+        fail("\"left right\" or [\"left\", \"right\"]", v.type_name());
+      case place::merge_pair:
+        fail("a token", v.type_name());
+      case place::top:
+        into_.rest = std::move(v);
+        return &into_.rest;
+      case place::tree:
+        break;
     }
     if (++values_ > limits_.values) fail("at most " + std::to_string(limits_.values) + " values", "more");
     frame& top = stack_.back();
@@ -195,8 +205,12 @@ class tokenizer_document_reader {
     std::string path;
     for (frame const& f : stack_) {
       if (path.size() > 200) break;
-      bool const named = f.container != nullptr && f.container->is_object();
-      path += !named ? "[" + std::to_string(f.index) + "]" : (path.empty() ? "" : ".") + clipped(f.key);
+      if (f.container == nullptr || !f.container->is_object()) {
+        path.append("[").append(std::to_string(f.index)).append("]");
+      } else {
+        if (!path.empty()) path.append(".");
+        path.append(clipped(f.key));
+      }
     }
     throw input_error(file_, path + ": expected " + expected + ", found " + found);
   }
@@ -217,10 +231,13 @@ class tokenizer_document_reader {
 [[nodiscard]] inline tokenizer_document read_tokenizer_document(std::string_view text, std::string const& file,
                                                                 tokenizer_limits const& limits) {
   if (text.size() > limits.file_bytes)
-    throw input_error(file, "expected at most " + std::to_string(limits.file_bytes) + " bytes, found " +
-                                std::to_string(text.size()));
+    throw input_error(
+        file, "expected at most " + std::to_string(limits.file_bytes) + " bytes, found " + std::to_string(text.size()));
   if (text.rfind("version https://git-lfs", 0) == 0)
     throw input_error(file, "expected JSON, found a git-LFS pointer: fetch the file itself");
+  // The JSON lexer takes a NUL for the end of the text and would not see what follows.
+  if (std::size_t const nul = text.find('\0'); nul != std::string_view::npos)
+    throw input_error(file, "expected JSON, found a NUL at byte " + std::to_string(nul));
   tokenizer_document document;
   tokenizer_document_reader reader(document, file, limits);
   nlohmann::json::sax_parse(text.begin(), text.end(), &reader);

@@ -28,8 +28,8 @@ class json_field {
 
   /// "<file>: <path>: expected <expected>, found <found>"
   [[noreturn]] void fail(std::string const& expected, std::string const& found) const {
-    throw input_error(file_, (path_.empty() ? std::string("the document") : path_) + ": expected " + expected +
-                                 ", found " + found);
+    throw input_error(
+        file_, (path_.empty() ? std::string("the document") : path_) + ": expected " + expected + ", found " + found);
   }
   [[noreturn]] void fail(std::string const& expected) const { fail(expected, shown()); }
 

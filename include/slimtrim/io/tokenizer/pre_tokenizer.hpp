@@ -23,10 +23,10 @@ enum class split_behavior { removed, isolated, merged_with_previous, merged_with
 /// Cuts `text` at the matches of `pattern` and calls `piece(std::string_view)` for each non-empty piece, in order.
 /// `invert` exchanges matches and the text between them. Linear, as far as the pattern is.
 template <class F>
-void split_text(std::string_view text, regex const& pattern, split_behavior behavior, bool invert, regex_workspace& work,
-           F&& piece) {
-  byte_range held{0, 0};      // not yet handed on, because the next piece may join it
-  bool previous = false;      // whether the last piece was a match
+void split_text(std::string_view text, regex const& pattern, split_behavior behavior, bool invert,
+                regex_workspace& work, F&& piece) {
+  byte_range held{0, 0};  // not yet handed on, because the next piece may join it
+  bool previous = false;  // whether the last piece was a match
   auto const give = [&](byte_range r) {
     if (r.begin < r.end) piece(text.substr(r.begin, r.end - r.begin));
   };
@@ -36,7 +36,9 @@ void split_text(std::string_view text, regex const& pattern, split_behavior beha
       case split_behavior::removed:
         if (!match) give(range);
         return;
-      case split_behavior::isolated: give(range); return;
+      case split_behavior::isolated:
+        give(range);
+        return;
       case split_behavior::merged_with_previous:
         if (match && !previous)
           held.end = range.end;
@@ -167,7 +169,8 @@ class pre_tokenizer {
       s.pattern.emplace(R"([\p{P}!-/:-@\[-`{-~])", field);
       if (auto const behavior = field.find("behavior")) s.behavior = behavior_of(*behavior);
     } else if (type == "Whitespace") {
-      s.pattern.emplace(R"(\w+|[^\w\s]+)", field);
+      // The reference uses another engine here, to which joiners are word characters too.
+      s.pattern.emplace(R"([\w\p{Join_Control}]+|[^\w\p{Join_Control}\s]+)", field);
       s.behavior = split_behavior::removed;
       s.invert = true;
     } else if (type == "WhitespaceSplit") {
@@ -176,7 +179,8 @@ class pre_tokenizer {
     } else if (type == "Metaspace") {
       add_metaspace(s, field);
     } else {
-      field.at("type").fail("ByteLevel, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, Metaspace or Sequence");
+      field.at("type").fail(
+          "ByteLevel, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, Metaspace or Sequence");
     }
     stages_.push_back(std::move(s));
   }

@@ -27,7 +27,8 @@ class regex_workspace {
   regex_workspace()
       : data_(pcre2_match_data_create_8(1, nullptr), &pcre2_match_data_free_8),
         context_(pcre2_match_context_create_8(nullptr), &pcre2_match_context_free_8),
-        stack_(pcre2_jit_stack_create_8(std::size_t{32} << 10, std::size_t{4} << 20, nullptr), &pcre2_jit_stack_free_8) {
+        stack_(pcre2_jit_stack_create_8(std::size_t{32} << 10, std::size_t{4} << 20, nullptr),
+               &pcre2_jit_stack_free_8) {
     if (!data_ || !context_) throw system_failure("regex: out of memory");
     if (stack_) pcre2_jit_stack_assign_8(context_.get(), nullptr, stack_.get());
   }
@@ -97,8 +98,8 @@ class regex {
     return byte_range{range[0], range[1]};
   }
 
-  /// Calls `piece(range, is_match)` for the matches and for what lies between them, in order, until the text is covered.
-  /// An empty match is skipped where the previous match ended.
+  /// Calls `piece(range, is_match)` for the matches and for what lies between them, in order, until the text is
+  /// covered. An empty match is skipped where the previous match ended.
   template <class F>
   void for_each_piece(std::string_view text, regex_workspace& work, F&& piece) const {
     std::size_t covered = 0;
@@ -130,10 +131,10 @@ class regex {
     pcre2_set_newline_8(context.get(), PCRE2_NEWLINE_LF);
     int code = 0;
     PCRE2_SIZE offset = 0;
-    code_.reset(pcre2_compile_8(reinterpret_cast<PCRE2_SPTR8>(pattern.data()), pattern.size(),
-                                PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_AUTO_CAPTURE, &code, &offset,
-                                context.get()),
-                &pcre2_code_free_8);
+    code_.reset(
+        pcre2_compile_8(reinterpret_cast<PCRE2_SPTR8>(pattern.data()), pattern.size(),
+                        PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_AUTO_CAPTURE, &code, &offset, context.get()),
+        &pcre2_code_free_8);
     if (!code_) where.fail("a regular expression", message(code));
     jit_ = pcre2_jit_compile_8(code_.get(), PCRE2_JIT_COMPLETE) == 0;
   }

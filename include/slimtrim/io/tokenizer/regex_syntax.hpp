@@ -115,30 +115,43 @@ class regex_translator {
     char const c = in_[at_ + 1];
     if (!is_letter(c) && !is_digit(c)) return copy(1 + utf8_length(c));
     switch (c) {
-      case 's': return replace(2, "\\p{White_Space}");
-      case 'S': return replace(2, "\\P{White_Space}");
-      case 'w': return word(false);
-      case 'W': return word(true);
-      case 'h': return replace(2, in_class_ ? "0-9A-Fa-f" : "[0-9A-Fa-f]");
-      case 'v': return replace(2, "\\x0B");
-      case 'd': return replace(2, "\\p{Nd}");
-      case 'D': return replace(2, "\\P{Nd}");
+      case 's':
+        return replace(2, "\\p{White_Space}");
+      case 'S':
+        return replace(2, "\\P{White_Space}");
+      case 'w':
+        return word(false);
+      case 'W':
+        return word(true);
+      case 'h':
+        return replace(2, in_class_ ? "0-9A-Fa-f" : "[0-9A-Fa-f]");
+      case 'v':
+        return replace(2, "\\x0B");
+      case 'd':
+        return replace(2, "\\p{Nd}");
+      case 'D':
+        return replace(2, "\\P{Nd}");
       case 'n':
       case 'r':
       case 't':
       case 'f':
       case 'a':
-      case 'e': return copy(2);
+      case 'e':
+        return copy(2);
       case 'A':
       case 'z':
       case 'Z':
         if (in_class_) break;
         return copy(2);
       case 'p':
-      case 'P': return property();
-      case 'x': return hexadecimal();
-      case 'u': return four_digits();
-      default: break;
+      case 'P':
+        return property();
+      case 'x':
+        return hexadecimal();
+      case 'u':
+        return four_digits();
+      default:
+        break;
     }
     refuse("an escape that both regex dialects read alike", in_.substr(at_, 2));
   }
@@ -169,7 +182,8 @@ class regex_translator {
     }
     while (end < in_.size() && end < at_ + 4 && is_hex(in_[end])) ++end;
     // Two digits above 7F are a raw byte to Oniguruma, a code point to PCRE2.
-    if (end == at_ + 2 || (end == at_ + 4 && in_[at_ + 2] >= '8')) refuse("\\x00 to \\x7F, or \\x{HEX}", in_.substr(at_));
+    if (end == at_ + 2 || (end == at_ + 4 && in_[at_ + 2] >= '8'))
+      refuse("\\x00 to \\x7F, or \\x{HEX}", in_.substr(at_));
     copy(end - at_);
   }
 

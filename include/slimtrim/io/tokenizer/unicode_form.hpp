@@ -24,8 +24,8 @@ namespace detail {
 
 /// Appends to `out` the canonical (or compatibility) decomposition of `line`, in canonical order.
 inline void decompose(std::string_view line, bool compatibility, std::vector<utf8proc_int32_t>& out) {
-  auto const options = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE |
-                                                      (compatibility ? UTF8PROC_COMPAT : 0));
+  auto const options =
+      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatibility ? UTF8PROC_COMPAT : 0));
   for (std::size_t at = 0; at < line.size();) {
     utf8_step const step = decode_utf8(line, at);
     at += step.length;
@@ -42,8 +42,7 @@ inline void decompose(std::string_view line, bool compatibility, std::vector<utf
       continue;
     }
     auto const end = std::find_if(begin, out.end(), [&](utf8proc_int32_t c) { return combining(c) == 0; });
-    std::stable_sort(begin, end,
-                     [&](utf8proc_int32_t a, utf8proc_int32_t b) { return combining(a) < combining(b); });
+    std::stable_sort(begin, end, [&](utf8proc_int32_t a, utf8proc_int32_t b) { return combining(a) < combining(b); });
     begin = end;
   }
 }

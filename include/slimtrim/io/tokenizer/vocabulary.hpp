@@ -114,7 +114,7 @@ class vocabulary {
   }
 
   std::string text_;
-  std::vector<entry> entries_;       // by id
+  std::vector<entry> entries_;        // by id
   std::vector<std::uint32_t> slots_;  // open addressing, id + 1, 0 = free; a power of two, at most 3/4 full
   std::size_t count_ = 0;
 };

@@ -16,7 +16,7 @@ inline namespace v0 {
 
 class word_cache {
  public:
-  static constexpr std::size_t longest_word = 64;    ///< bytes
+  static constexpr std::size_t longest_word = 64;     ///< bytes
   static constexpr std::size_t most_words = 1 << 17;  ///< about 8 MiB
 
   /// Appends the ids of `word` to `out`; when it is not cached, `encode(out)` must append them.
