@@ -1,0 +1,236 @@
+// The main job: one streaming pass that writes the model a plan describes.
+//
+// Nothing is held but one matrix at a time (one decoder layer and the calibration tokens' activations when a step needs
+// data). Everything goes to OUT.partial and gets its final name in one rename.
+#pragma once
+
+#include <slimtrim/core/executor.hpp>
+#include <slimtrim/core/progress.hpp>
+#include <slimtrim/io/atomic_folder.hpp>
+#include <slimtrim/io/sharded_writer.hpp>
+#include <slimtrim/pipeline/open_model.hpp>
+#include <slimtrim/pipeline/output_config.hpp>
+#include <slimtrim/pipeline/output_modules.hpp>
+#include <slimtrim/pipeline/plan.hpp>
+#include <slimtrim/pipeline/slim_matrix.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace slimtrim {
+inline namespace v0 {
+
+struct compress_options {
+  std::string format{};  ///< of packed weights; empty: the input's, else compressed-tensors
+  std::uint64_t most_shard_bytes = 5'000'000'000;
+  progress_callback progress{};
+};
+
+/// What a compression did, besides the files.
+struct compress_result {
+  std::uint64_t bytes_in = 0;
+  std::uint64_t bytes_out = 0;
+  std::vector<std::string> notes{};           ///< who loads the result
+  std::vector<std::string> passed_through{};  ///< tensors that the family does not know, copied untouched
+  ordered_json slimmed = ordered_json::array();  ///< one object per slimmed module
+};
+
+namespace detail {
+
+[[nodiscard]] inline std::span<std::byte const> matrix_bytes(void const* data, std::size_t bytes) {
+  return {static_cast<std::byte const*>(data), bytes};
+}
+
+/// Copies a tensor, or some rows of it, in constant memory.
+class tensor_copier {
+ public:
+  void operator()(checkpoint const& from, copied_tensor const& copy, sharded_writer& writer) {
+    std::uint64_t const bytes = copy.source.bytes;
+    if (!copy.rows) {
+      for (std::uint64_t at = 0; at < bytes || at == 0; at += block) {
+        auto const part = std::span(memory_).first(static_cast<std::size_t>(std::min<std::uint64_t>(block, bytes - at)));
+        from.read(copy.source, at, part);
+        writer.write(copy.name, at, part);
+        if (bytes == 0) break;
+      }
+      return;
+    }
+    std::uint64_t const row = copy.source.shape[0] > 0 ? bytes / static_cast<std::uint64_t>(copy.source.shape[0]) : 0;
+    std::vector<std::byte> one(static_cast<std::size_t>(row));
+    std::uint64_t at = 0;
+    for (index_t const r : *copy.rows) {
+      from.read(copy.source, static_cast<std::uint64_t>(r) * row, one);
+      writer.write(copy.name, at, one);
+      at += row;
+    }
+  }
+
+ private:
+  static constexpr std::uint64_t block = std::uint64_t{4} << 20;
+  std::vector<std::byte> memory_ = std::vector<std::byte>(static_cast<std::size_t>(block));
+};
+
+[[nodiscard]] inline tensor_description described(copied_tensor const& copy) {
+  tensor_description tensor = copy.source;
+  tensor.name = copy.name;
+  if (copy.rows) {
+    index_t const before = tensor.shape[0];
+    tensor.shape[0] = static_cast<index_t>(copy.rows->size());
+    if (before > 0) tensor.bytes = tensor.bytes / static_cast<std::uint64_t>(before) * copy.rows->size();
+  }
+  return tensor;
+}
+
+/// The instruction set of this build: results of builds for others may differ in the last bit.
+[[nodiscard]] constexpr std::string_view instruction_set() {
+#if defined(__AVX512F__)
+  return "x86-64 avx512";
+#elif defined(__AVX2__)
+  return "x86-64 avx2";
+#elif defined(__x86_64__)
+  return "x86-64";
+#elif defined(__aarch64__)
+  return "aarch64";
+#else
+  return "generic";
+#endif
+}
+
+// The format of the output's packed weights, or null when there are none.
+[[nodiscard]] inline std::shared_ptr<packed_format const> output_format(opened_model const& input, plan const& p,
+                                                                        std::string const& wanted) {
+  bool const quantises = std::any_of(p.slimming.begin(), p.slimming.end(),
+                                     [](step const& s) { return is_quantization(s.method); });
+  if (input.format) {
+    if (!wanted.empty() && wanted != input.format->method())
+      throw usage_error("--format " + wanted + ": the input is packed as " + std::string(input.format->method()) +
+                        ", and both cannot stand in one model");
+    return input.format;
+  }
+  if (!quantises) return nullptr;
+  auto format = find_packed_format(wanted.empty() ? "compressed-tensors" : wanted);
+  if (!format) throw usage_error("--format: expected compressed-tensors, awq or gptq, found " + wanted);
+  return format;
+}
+
+// quantization_config of the output: of what was packed before and of what was packed now.
+[[nodiscard]] inline ordered_json output_quantization(opened_model const& input, plan const& p,
+                                                      packed_format const& format, output_modules const& modules) {
+  ordered_json const* const before = find_field(input.files->config(), "quantization_config");
+  if (modules.slimmed.empty() && format.method() != "compressed-tensors") return *before;
+  std::vector<scheme_group> groups;
+  auto const add = [&](packed_scheme const& scheme, std::string const& stem) {
+    auto at = std::find_if(groups.begin(), groups.end(), [&](scheme_group const& g) { return g.scheme == scheme; });
+    if (at == groups.end()) at = groups.insert(groups.end(), scheme_group{scheme, {}});
+    at->modules.push_back(stem);
+  };
+  for_each_module(input.config, [&](module_id id) {
+    auto const target = planned_module(p, id);
+    if (!target || !is_matrix_role(id.role)) return;
+    std::string const stem = module_stem(*input.config.family, id);
+    if (!format.holds(*input.files, stem)) return;
+    std::vector<index_t> const shape = module_shape(input.config, id);
+    packed_scheme scheme = format.scheme_of(*input.files, stem, shape[0], shape[1]);
+    if (scheme.group == 0 && before != nullptr) scheme.group = 0;
+    add(scheme, module_stem(*input.config.family, *target));
+  });
+  for (slimmed_module const& m : modules.slimmed)
+    if (m.scheme) add(*m.scheme, m.stem);
+  return format.config(groups, modules.dense_linears);
+}
+
+}  // namespace detail
+
+/// Writes the model that `p` makes of `input` into the new folder `out`.
+///
+/// Copied tensors are copied byte for byte. The same input, plan and options give byte-identical folders for any
+/// executor of `backend`. Peak memory: the largest matrix as stored plus its slimmed form plus 4 MiB, and what
+/// `slim_calibrated` needs when a step works on tokens.
+/// Throws `input_error` (a plan that does not fit, a step that hits packed weights, NaN in a weight: the tensor is
+/// named), `usage_error` (a format that cannot carry a step), `system_failure`, and whatever `progress` throws. After
+/// any of them nothing stands under `out`.
+template <host_backend B>
+compress_result compress(B const& backend, opened_model const& input, plan const& p, std::filesystem::path const& out,
+                         compress_options const& options = {}) {
+  check_plan(p, input.config, "plan");
+  auto const format = detail::output_format(input, p, options.format);
+  bool const half_scales = format && format->method() != "compressed-tensors";
+  scale_type const scales = half_scales || input.config.storage == dtype::float16 ? scale_type::float16
+                                                                                   : scale_type::bfloat16;
+  output_modules modules = list_output_modules(*input.files, input.config, p, scales);
+  std::vector<tensor_description> described;
+  for (copied_tensor const& copy : modules.copies) described.push_back(detail::described(copy));
+  for (slimmed_module const& m : modules.slimmed) {
+    if (!m.scheme) {
+      described.push_back(m.dense);
+      continue;
+    }
+    format->check(m.stem, m.rows, m.columns, *m.scheme);
+    for (tensor_description& tensor : format->describe(m.stem, m.rows, m.columns, *m.scheme))
+      described.push_back(std::move(tensor));
+  }
+
+  compress_result result;
+  result.bytes_in = input.files->file_bytes();
+  result.passed_through = modules.passed_through;
+  model_config const planned = planned_config(input.config, p);
+  int fewest_bits = 8;
+  for (slimmed_module const& m : modules.slimmed)
+    if (m.scheme) fewest_bits = std::min(fewest_bits, m.scheme->bits);
+  result.notes = loading_notes(planned, format ? format->method() : "", fewest_bits);
+
+  ordered_json config = output_config(input.files->config(), input.config, p, input.files->config_place());
+  if (format) config["quantization_config"] = detail::output_quantization(input, p, *format, modules);
+
+  atomic_folder folder(out, {.inputs = {input.files->folder()}});
+  sharded_writer_options writing;
+  writing.most_shard_bytes = options.most_shard_bytes;
+  writing.metadata = {{"format", "pt"},
+                      {"slimtrim.version", SLIMTRIM_VERSION_STRING},
+                      {"slimtrim.instruction_set", std::string(detail::instruction_set())},
+                      {"slimtrim.recipe", p.recipe}};
+  sharded_writer writer(folder, std::move(described), writing);
+  result.bytes_out = writer.file_bytes();
+
+  index_t const total = static_cast<index_t>(modules.copies.size() + modules.slimmed.size());
+  index_t done = 0;
+  auto const report = [&] { report_progress(options.progress, "compress", done, total); };
+  report();
+  detail::tensor_copier copy;
+  for (copied_tensor const& each : modules.copies) {
+    copy(*input.files, each, writer);
+    ++done;
+    report();
+  }
+  tensor_sink const sink = [&](std::string const& name, std::span<std::byte const> bytes) { writer.write(name, bytes); };
+  for (slimmed_module const& m : modules.slimmed) {
+    weight const source = input.weights->matrix(m.from);
+    slim_result slimmed;
+    try {
+      slimmed = slim_matrix(backend, source.view, m);
+    } catch (input_error const& e) {
+      throw input_error(input.files->place(), "tensor '" + module_name(*input.config.family, m.from) + "': " + e.what());
+    }
+    emit_slimmed(format.get(), m, slimmed, sink);
+    result.slimmed.push_back(slimmed_summary(m, slimmed));
+    input.files->release(module_name(*input.config.family, m.from));
+    ++done;
+    report();
+  }
+  writer.finish();
+  folder.write("config.json", json_text(config));
+  for (std::string const& name : input.files->other_files()) folder.copy(input.files->open_file(name), name);
+  input.files->require_unchanged();
+  folder.commit();
+  return result;
+}
+
+}  // namespace v0
+}  // namespace slimtrim

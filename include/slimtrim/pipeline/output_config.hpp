@@ -1,0 +1,146 @@
+// config.json of the model that a plan makes, with every key that the plan does not touch kept as it is and in order.
+#pragma once
+
+#include <slimtrim/core/error.hpp>
+#include <slimtrim/io/json.hpp>
+#include <slimtrim/model/model_config.hpp>
+#include <slimtrim/pipeline/plan.hpp>
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace slimtrim {
+inline namespace v0 {
+
+/// The number of routed experts that every MoE layer has, when stock loaders can be told so: all MoE layers equal and
+/// no layer without its feed-forward part.
+[[nodiscard]] inline std::optional<index_t> uniform_experts(model_config const& config) {
+  std::optional<index_t> count;
+  for (layer_config const& layer : config.layers) {
+    if (layer.feed_forward == feed_forward_kind::none || !layer.attention) return std::nullopt;
+    if (layer.feed_forward != feed_forward_kind::moe) continue;
+    if (count && *count != layer.experts) return std::nullopt;
+    count = layer.experts;
+  }
+  return count;
+}
+
+namespace detail {
+
+// One entry a layer, in the style of Unified-MoE-Compression: the number of experts; -1: the MoE and its norm are gone;
+// null: a dense layer.
+[[nodiscard]] inline ordered_json expert_list(model_config const& config) {
+  ordered_json list = ordered_json::array();
+  for (layer_config const& layer : config.layers) {
+    if (layer.feed_forward == feed_forward_kind::none) list.push_back(-1);
+    if (layer.feed_forward == feed_forward_kind::dense) list.push_back(nullptr);
+    if (layer.feed_forward == feed_forward_kind::moe) list.push_back(layer.experts);
+  }
+  return list;
+}
+
+// The kept experts' numbers in the untrimmed model, in the same style.
+[[nodiscard]] inline ordered_json original_expert_list(model_config const& config) {
+  ordered_json list = ordered_json::array();
+  for (layer_config const& layer : config.layers) {
+    ordered_json kept = ordered_json::array();
+    for (index_t e = 0; e < layer.experts; ++e) kept.push_back(layer.original_expert(e));
+    list.push_back(layer.feed_forward == feed_forward_kind::dense ? ordered_json(nullptr) : std::move(kept));
+  }
+  return list;
+}
+
+}  // namespace detail
+
+/// config.json for `planned_config(config, p)`. `input`: the input's config.json; `place`: where it is, for messages.
+/// Throws `input_error` naming the key when removing layers would change what another layer is.
+[[nodiscard]] inline ordered_json output_config(ordered_json const& input, model_config const& config, plan const& p,
+                                                std::string const& place) {
+  ordered_json out = input;
+  model_config const planned = planned_config(config, p);
+  bool const renumbered = planned.layer_count() != config.layer_count();
+  model_family const& family = *config.family;
+  if (renumbered) {
+    for (std::string_view const key : family.layer_strides)
+      if (!key.empty() && out.contains(key) && out[std::string(key)].is_number_integer() &&
+          out[std::string(key)] != 1)
+        throw input_error(place, "field '" + std::string(key) +
+                                     "': expected 1 when whole layers are dropped, found " + out[std::string(key)].dump());
+    out["num_hidden_layers"] = planned.layer_count();
+    for (std::string_view const name : family.layer_lists) {
+      std::string const key(name);
+      if (key.empty() || !out.contains(key) || !out[key].is_array() ||
+          static_cast<index_t>(out[key].size()) != config.layer_count())
+        continue;
+      ordered_json kept = ordered_json::array();
+      for (index_t i = 0; i < config.layer_count(); ++i)
+        if (p.layer(i).block) kept.push_back(out[key][static_cast<std::size_t>(i)]);
+      out[key] = std::move(kept);
+    }
+    for (std::string_view const name : family.leading_counts) {
+      std::string const key(name);
+      if (key.empty() || !out.contains(key) || !out[key].is_number_integer()) continue;
+      index_t const leading = std::min<index_t>(out[key].get<index_t>(), config.layer_count());
+      index_t surviving = 0;
+      for (index_t i = 0; i < leading; ++i) surviving += p.layer(i).block ? 1 : 0;
+      out[key] = surviving;
+    }
+  }
+  std::string const experts(family.keys.experts);
+  bool any_drop = false, any_originals = false, any_attention_gone = false;
+  std::optional<index_t> count;
+  bool equal = true;
+  for (layer_config const& layer : planned.layers) {
+    any_drop = any_drop || layer.feed_forward == feed_forward_kind::none;
+    any_originals = any_originals || !layer.original_experts.empty();
+    any_attention_gone = any_attention_gone || !layer.attention;
+    if (layer.feed_forward != feed_forward_kind::moe) continue;
+    equal = equal && (!count || *count == layer.experts);
+    count = layer.experts;
+  }
+  if (count && equal && !any_drop) {
+    out[experts] = *count;
+  } else if (count || any_drop) {
+    out[experts] = detail::expert_list(planned);
+  }
+  if (any_originals) {
+    out["layer_experts_idx"] = detail::original_expert_list(planned);
+  } else {
+    out.erase("layer_experts_idx");
+  }
+  out.erase("drop_attn_list");
+  out.erase("drop_mlp_list");
+  if (any_attention_gone) {
+    ordered_json list = ordered_json::array();
+    for (index_t i = 0; i < planned.layer_count(); ++i)
+      if (!planned.layer(i).attention) list.push_back(i);
+    out["drop_attn_list"] = std::move(list);
+  }
+  return out;
+}
+
+/// Which engines load a model of this shape, one sentence each; shown before anything is written.
+[[nodiscard]] inline std::vector<std::string> loading_notes(model_config const& planned, std::string_view format,
+                                                            int fewest_bits) {
+  std::vector<std::string> notes;
+  if (uniform_experts(planned)) {
+    notes.push_back("same shape as an ordinary " + std::string(planned.family->model_type) +
+                    " model: transformers, vLLM, SGLang and llama.cpp's converter accept the layout");
+  } else {
+    notes.push_back(
+        "layers differ from each other (experts or dropped sub-layers are written as per-layer lists): slimtrim loads it, "
+        "and so does modelling code that reads such lists; stock transformers, vLLM and llama.cpp do not");
+  }
+  if (format == "compressed-tensors") {
+    notes.push_back("weights as compressed-tensors pack-quantized: transformers, vLLM, SGLang");
+    if (fewest_bits < 4) notes.push_back("2- and 3-bit weights: no engine but slimtrim loads them");
+  }
+  if (format == "awq") notes.push_back("weights as AutoAWQ GEMM: transformers, vLLM");
+  if (format == "gptq") notes.push_back("weights as GPTQ version 1: transformers, vLLM, GPTQModel");
+  return notes;
+}
+
+}  // namespace v0
+}  // namespace slimtrim

@@ -1,0 +1,151 @@
+// A plan: what happens to every module of one model, decided and not yet done.
+//
+// Layers and experts are numbered as in the checkpoint that the plan was made for; what they become is derived here and
+// nowhere else.
+#pragma once
+
+#include <slimtrim/core/error.hpp>
+#include <slimtrim/io/json.hpp>
+#include <slimtrim/model/model_config.hpp>
+#include <slimtrim/model/module.hpp>
+#include <slimtrim/pipeline/recipe.hpp>
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace slimtrim {
+inline namespace v0 {
+
+/// What happens to one decoder layer.
+struct layer_plan {
+  bool block = true;         ///< false: the whole layer goes, and later layers are renumbered
+  bool attention = true;     ///< false: the attention goes, with its norm
+  bool feed_forward = true;  ///< false: the MoE or dense part goes, with its norm
+  /// The experts that stay, ascending; empty for layers without experts.
+  std::vector<index_t> experts{};
+  friend bool operator==(layer_plan const&, layer_plan const&) = default;
+};
+
+/// The whole of it. `evidence` has one object per trim step: criterion, scores, what went.
+struct plan {
+  std::string recipe{};
+  std::string fingerprint{};  ///< of the checkpoint that the plan is for; empty: any with the same shape
+  std::vector<layer_plan> layers{};
+  std::vector<step> slimming{};  ///< the recipe's slim steps, in order
+  ordered_json evidence = ordered_json::array();
+
+  [[nodiscard]] layer_plan const& layer(index_t i) const { return layers[static_cast<std::size_t>(i)]; }
+  [[nodiscard]] layer_plan& layer(index_t i) { return layers[static_cast<std::size_t>(i)]; }
+};
+
+/// The plan that keeps everything.
+[[nodiscard]] inline plan keep_everything(model_config const& config) {
+  plan result;
+  for (layer_config const& layer : config.layers) {
+    layer_plan kept;
+    kept.attention = layer.attention;
+    kept.feed_forward = layer.feed_forward != feed_forward_kind::none;
+    kept.experts.resize(static_cast<std::size_t>(layer.experts));
+    std::iota(kept.experts.begin(), kept.experts.end(), index_t{0});
+    result.layers.push_back(std::move(kept));
+  }
+  return result;
+}
+
+/// Throws `input_error` that names the field when the plan does not fit the model or leaves nothing of it.
+/// `place` is where the plan came from.
+inline void check_plan(plan const& p, model_config const& config, std::string const& place) {
+  auto const refuse = [&](std::string const& what) { throw input_error(place, what); };
+  if (static_cast<index_t>(p.layers.size()) != config.layer_count())
+    refuse("field 'layers': expected " + std::to_string(config.layer_count()) + " entries, found " +
+           std::to_string(p.layers.size()));
+  bool anything = false;
+  for (index_t i = 0; i < config.layer_count(); ++i) {
+    layer_plan const& layer = p.layer(i);
+    layer_config const& shape = config.layer(i);
+    std::string const at = "field 'layers[" + std::to_string(i) + "]";
+    if (!layer.block) continue;
+    anything = anything || layer.attention || layer.feed_forward;
+    if (layer.attention && !shape.attention) refuse(at + ".attention': expected false, the model has none there");
+    if (layer.feed_forward && shape.feed_forward == feed_forward_kind::none)
+      refuse(at + ".feed_forward': expected false, the model has none there");
+    if (!layer.feed_forward) continue;
+    for (std::size_t e = 0; e < layer.experts.size(); ++e) {
+      if (layer.experts[e] < 0 || layer.experts[e] >= shape.experts)
+        refuse(at + ".experts': expected indices below " + std::to_string(shape.experts) + ", found " +
+               std::to_string(layer.experts[e]));
+      if (e > 0 && layer.experts[e] <= layer.experts[e - 1]) refuse(at + ".experts': expected ascending indices");
+    }
+    if (shape.feed_forward == feed_forward_kind::moe && static_cast<index_t>(layer.experts.size()) < shape.top_k)
+      refuse(at + ".experts': expected at least " + std::to_string(shape.top_k) + " (the experts that a token takes), found " +
+             std::to_string(layer.experts.size()));
+  }
+  if (!anything) refuse("field 'layers': expected at least one layer that stays");
+}
+
+/// The dimensions of the model that the plan makes of `config`.
+[[nodiscard]] inline model_config planned_config(model_config const& config, plan const& p) {
+  model_config result = config;
+  result.layers.clear();
+  for (index_t i = 0; i < config.layer_count(); ++i) {
+    layer_plan const& kept = p.layer(i);
+    if (!kept.block) continue;
+    layer_config layer = config.layer(i);
+    layer.attention = kept.attention;
+    if (!kept.feed_forward) {
+      layer.feed_forward = feed_forward_kind::none;
+      layer.experts = layer.top_k = layer.intermediate = layer.shared_intermediate = 0;
+      layer.original_experts.clear();
+    } else if (layer.feed_forward == feed_forward_kind::moe) {
+      std::vector<index_t> originals;
+      for (index_t const expert : kept.experts) originals.push_back(layer.original_expert(expert));
+      layer.experts = static_cast<index_t>(originals.size());
+      layer.top_k = std::min(layer.top_k, layer.experts);
+      bool const untouched = config.layer(i).original_experts.empty() && layer.experts == config.layer(i).experts;
+      layer.original_experts = untouched ? std::vector<index_t>{} : std::move(originals);
+    }
+    result.layers.push_back(std::move(layer));
+  }
+  return result;
+}
+
+/// The layer's index after the plan; nothing when its block goes.
+[[nodiscard]] inline std::optional<index_t> planned_layer(plan const& p, index_t layer) {
+  if (layer < 0 || layer >= static_cast<index_t>(p.layers.size()) || !p.layer(layer).block) return std::nullopt;
+  index_t before = 0;
+  for (index_t i = 0; i < layer; ++i) before += p.layer(i).block ? 1 : 0;
+  return before;
+}
+
+/// Whether a role belongs to the decoder layers, and to which part of them.
+[[nodiscard]] constexpr bool is_attention_role(module_role of) {
+  return of >= module_role::attention_norm && of <= module_role::output;
+}
+[[nodiscard]] constexpr bool is_feed_forward_role(module_role of) { return of >= module_role::feed_forward_norm; }
+[[nodiscard]] constexpr bool is_expert_role(module_role of) {
+  return of >= module_role::gate && of <= module_role::novice;
+}
+
+/// What the module is called after the plan; nothing when it goes.
+[[nodiscard]] inline std::optional<module_id> planned_module(plan const& p, module_id id) {
+  if (!is_attention_role(id.role) && !is_feed_forward_role(id.role)) return id;
+  auto const layer = planned_layer(p, id.layer);
+  if (!layer) return std::nullopt;
+  layer_plan const& kept = p.layer(id.layer);
+  if (is_attention_role(id.role) ? !kept.attention : !kept.feed_forward) return std::nullopt;
+  module_id result = id;
+  result.layer = *layer;
+  if (is_expert_role(id.role)) {
+    auto const at = std::lower_bound(kept.experts.begin(), kept.experts.end(), id.expert);
+    if (at == kept.experts.end() || *at != id.expert) return std::nullopt;
+    result.expert = at - kept.experts.begin();
+  }
+  return result;
+}
+
+}  // namespace v0
+}  // namespace slimtrim
