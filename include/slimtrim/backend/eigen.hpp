@@ -22,7 +22,6 @@ inline namespace v0 {
 
 namespace detail {
 
-using eigen_strides = Eigen::Stride<Eigen::Dynamic, Eigen::Dynamic>;
 template <class T>
 using eigen_row_major = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
@@ -35,14 +34,27 @@ template <class T>
 using eigen_const_columns_map =
     Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor> const, 0, Eigen::OuterStride<>>;
 
-// Calls `use` with an Eigen map of x whose inner stride is 1, copying into `scratch` only when neither stride is.
+// Whether rows of x are unit-stride, apart and in order: what an Eigen map can express. Broadcast (stride 0), reversed
+// and overlapping rows are not.
+template <class T>
+[[nodiscard]] constexpr bool rows_mappable(matrix_view<T> x) {
+  return (x.extent(1) <= 1 || x.stride(1) == 1) && (x.extent(0) <= 1 || x.stride(0) >= x.extent(1));
+}
+
+// The distance between rows for a mappable x; of a single row it is never used, but Eigen wants it sensible.
+template <class T>
+[[nodiscard]] Eigen::OuterStride<> row_distance(matrix_view<T> x) {
+  return Eigen::OuterStride<>(x.extent(0) <= 1 ? std::max<index_t>(x.extent(1), 1) : x.stride(0));
+}
+
+// Calls `use` with an Eigen map of x whose inner stride is 1, copying into `scratch` only when x has none.
 template <class T, class Use>
 void with_eigen_map(matrix_view<T const> x, buffer<T>& scratch, Use&& use) {
   index_t const n = x.extent(0), m = x.extent(1);
-  if (x.stride(1) == 1 || m == 1) {
-    use(eigen_const_rows_map<T>(x.data, n, m, Eigen::OuterStride<>(std::max<index_t>(x.stride(0), 1))));
-  } else if (x.stride(0) == 1 || n == 1) {
-    use(eigen_const_columns_map<T>(x.data, n, m, Eigen::OuterStride<>(std::max<index_t>(x.stride(1), 1))));
+  if (rows_mappable(x)) {
+    use(eigen_const_rows_map<T>(x.data, n, m, row_distance(x)));
+  } else if (rows_mappable(transposed(x))) {
+    use(eigen_const_columns_map<T>(x.data, n, m, row_distance(transposed(x))));
   } else {
     if (scratch.size() < static_cast<std::size_t>(n * m)) scratch = buffer<T>(n * m);
     for (index_t i = 0; i < n; ++i)
@@ -207,14 +219,14 @@ class eigen_backend {
     index_t const n = C.extent(0), m = C.extent(1), inner = A.extent(1);
     if (n == 0 || m == 0) return;
     detail::eigen_row_major<T> gathered;
-    bool const direct = C.stride(1) == 1 || m == 1;
+    bool const direct = detail::rows_mappable(C);
     if (!direct) {
       gathered.resize(n, m);
       for (index_t i = 0; i < n; ++i)
         for (index_t j = 0; j < m; ++j) gathered(i, j) = beta == T{0} ? T{0} : C(i, j);
     }
     detail::eigen_rows_map<T> result(direct ? C.data : gathered.data(), n, m,
-                                     Eigen::OuterStride<>(direct ? std::max<index_t>(C.stride(0), 1) : m));
+                                     direct ? detail::row_distance(C) : Eigen::OuterStride<>(m));
     if (beta == T{0}) {
       result.setZero();
     } else if (beta != T{1}) {
