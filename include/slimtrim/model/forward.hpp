@@ -69,10 +69,14 @@ inline void copy_rows(matrix_view<float const> from, matrix_view<float> to) {
     std::copy_n(from.data + t * from.stride(0), from.extent(1), to.data + t * to.stride(0));
 }
 
-inline void check_sequences(std::span<token_sequence const> sequences, index_t tokens) {
+inline void check_sequences(std::span<token_sequence const> sequences, index_t tokens, index_t sliding_window) {
   index_t sum = 0;
   for (token_sequence const& each : sequences) {
     expects(each.rows >= 0 && each.first_position >= 0, "forward", "sequences: expected counts >= 0");
+    index_t const seen = each.rows + (each.cache != nullptr ? each.first_position : 0);
+    if (sliding_window > 0 && seen > sliding_window)
+      throw error("forward: sequences of " + std::to_string(seen) + " tokens: expected at most sliding_window = " +
+                  std::to_string(sliding_window));
     sum += each.rows;
   }
   expects_equal(sum, tokens, "forward", "rows of all sequences together");
@@ -87,7 +91,7 @@ void forward_attention(B const& backend, model_config const& config, decoder_lay
                        std::type_identity_t<matrix_view<float>> X, std::span<token_sequence const> sequences,
                        forward_workspace& work, Observer&& observer = {}) {
   index_t const tokens = X.extent(0);
-  detail::check_sequences(sequences, tokens);
+  detail::check_sequences(sequences, tokens, config.sliding_window);
   if (weights.attention) {
     attention_weights const& w = *weights.attention;
     attention_shape const shape{config.heads, config.key_value_heads, config.head_dim};
