@@ -38,7 +38,10 @@ class temporary_folder {
 };
 
 inline void put(std::filesystem::path const& path, std::string_view bytes) {
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  // A new file each time: some file systems wait for the disk when an old one is truncated and rewritten.
+  std::error_code ignored;
+  std::filesystem::remove(path, ignored);
+  std::ofstream out(path, std::ios::binary);
   out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   REQUIRE(out.good());
 }

@@ -30,19 +30,19 @@ struct checkpoint_index {
 namespace detail {
 
 /// Reads `weight_map` and `metadata.total_size` and steps over everything else.
-class checkpoint_index_events : public json_events<checkpoint_index_events> {
+class checkpoint_index_events final : public json_events {
  public:
   checkpoint_index_events(json_source& source, checkpoint_index& index) : json_events(source), index_(index) {}
 
-  void on_null() { scalar("null"); }
-  void on_boolean(bool value) { scalar(value ? "true" : "false"); }
-  void on_negative(std::int64_t value) { scalar(std::to_string(value)); }
-  void on_unsigned(std::uint64_t value) {
+  void on_null() override { scalar("null"); }
+  void on_boolean(bool value) override { scalar(value ? "true" : "false"); }
+  void on_negative(std::int64_t value) override { scalar(std::to_string(value)); }
+  void on_unsigned(std::uint64_t value) override {
     scalar(std::to_string(value));
     if (depth_ == 2 && part_ == part::metadata && key_ == "total_size") index_.total_size = value;
   }
-  void on_float(double, std::string const& text) { scalar(printable(text, 40)); }
-  void on_string(std::string& value) {
+  void on_float(double, std::string const& text) override { scalar(printable(text, 40)); }
+  void on_string(std::string& value) override {
     if (depth_ != 2 || part_ != part::weight_map) return scalar("a string");
     if (!is_plain_file_name(value))
       throw input_error(place(), "weight_map: tensor '" + printable(key_) +
@@ -50,14 +50,14 @@ class checkpoint_index_events : public json_events<checkpoint_index_events> {
     auto const [at, added] = numbers_.emplace(value, static_cast<std::uint32_t>(numbers_.size()));
     index_.entries.emplace_back(std::move(key_), at->second);
   }
-  void on_start_object() {
+  void on_start_object() override {
     if ((depth_ == 1 && part_ == part::weight_map) || depth_ == 0)
       ++depth_;
     else
       nest("an object");
   }
-  void on_start_array() { nest("an array"); }
-  void on_key(std::string& value) {
+  void on_start_array() override { nest("an array"); }
+  void on_key(std::string& value) override {
     if (depth_ == 1) {
       part_ = value == "weight_map" ? part::weight_map : value == "metadata" ? part::metadata : part::other;
       if (part_ == part::weight_map && std::exchange(seen_, true))
@@ -65,8 +65,8 @@ class checkpoint_index_events : public json_events<checkpoint_index_events> {
     }
     if (depth_ <= 2) key_ = std::move(value);
   }
-  void on_end_object() { --depth_; }
-  void on_end_array() { --depth_; }
+  void on_end_object() override { --depth_; }
+  void on_end_array() override { --depth_; }
 
   /// Call at the end: numbers shards in the order of their names and refuses what is missing or double.
   void finish() {
@@ -84,7 +84,7 @@ class checkpoint_index_events : public json_events<checkpoint_index_events> {
       throw input_error(place(), "weight_map: tensor '" + printable(twice->first) + "': expected once, found twice");
   }
 
-  [[nodiscard]] std::string expectation() const {
+  [[nodiscard]] std::string expectation() const override {
     if (depth_ == 0) return "expected an object with weight_map";
     if (depth_ >= most_depth) return "nesting: expected at most " + std::to_string(most_depth) + " levels";
     if (depth_ == 1) return "weight_map: expected an object";
@@ -124,7 +124,7 @@ class checkpoint_index_events : public json_events<checkpoint_index_events> {
   checkpoint_index index;
   json_source source(file, 0, file.size());
   detail::checkpoint_index_events events(source, index);
-  read_json_events(source, events);
+  read_json_events(events);
   events.finish();
   return index;
 }

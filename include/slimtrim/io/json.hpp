@@ -35,26 +35,26 @@ struct json_limits {
 namespace detail {
 
 /// Builds an `ordered_json` from events in linear time and refuses keys that come twice.
-class json_document_events : public json_events<json_document_events> {
+class json_document_events final : public json_events {
  public:
   json_document_events(json_source& source, json_limits const& limits) : json_events(source), limits_(limits) {}
 
-  void on_null() { add(nullptr); }
-  void on_boolean(bool value) { add(value); }
-  void on_negative(std::int64_t value) { add(value); }
-  void on_unsigned(std::uint64_t value) { add(value); }
-  void on_float(double value, std::string const&) { add(value); }
-  void on_string(std::string& value) { add(std::move(value)); }
-  void on_start_object() { open(ordered_json::object()); }
-  void on_start_array() { open(ordered_json::array()); }
-  void on_end_object() { close(); }
-  void on_end_array() { close(); }
-  void on_key(std::string& value) {
+  void on_null() override { add(nullptr); }
+  void on_boolean(bool value) override { add(value); }
+  void on_negative(std::int64_t value) override { add(value); }
+  void on_unsigned(std::uint64_t value) override { add(value); }
+  void on_float(double value, std::string const&) override { add(value); }
+  void on_string(std::string& value) override { add(std::move(value)); }
+  void on_start_object() override { open(ordered_json::object()); }
+  void on_start_array() override { open(ordered_json::array()); }
+  void on_end_object() override { close(); }
+  void on_end_array() override { close(); }
+  void on_key(std::string& value) override {
     if (!open_.back().keys.insert(value).second)
       throw input_error(place(), "'" + printable(value, 80) + "': expected once, found twice");
     open_.back().key = std::move(value);
   }
-  [[nodiscard]] std::string expectation() const { return "expected JSON"; }
+  [[nodiscard]] std::string expectation() const override { return "expected JSON"; }
   [[nodiscard]] ordered_json take() { return std::move(result_); }
 
  private:
@@ -103,7 +103,7 @@ class json_document_events : public json_events<json_document_events> {
 
 [[nodiscard]] inline ordered_json read_json_document(json_source& source, json_limits const& limits) {
   json_document_events events(source, limits);
-  read_json_events(source, events);
+  read_json_events(events);
   return events.take();
 }
 

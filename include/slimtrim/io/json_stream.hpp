@@ -123,69 +123,81 @@ class json_source_iterator {
 
 }  // namespace detail
 
-/// Base of event readers: every event is refused with "<place>: <where>: expected ..., found ..." unless the
-/// derived class says what it does with it. `Derived` hides the handlers it understands, all named `on_...`, and has
-/// `std::string expectation() const`, "<where>: expected <what>", for the others.
-template <class Derived>
+/// Base of readers. Every event is refused with "<place>: <expectation()>, found ..." unless the reader overrides it.
 class json_events {
  public:
   explicit json_events(json_source& source) : source_(source) {}
+  json_events(json_events const&) = delete;
+  json_events& operator=(json_events const&) = delete;
+  virtual ~json_events() = default;
 
-  bool null() { return seen([&] { self().on_null(); }); }
-  bool boolean(bool value) { return seen([&] { self().on_boolean(value); }); }
-  // nlohmann calls number_integer only for text with a minus sign, -0 included.
-  bool number_integer(std::int64_t value) { return seen([&] { self().on_negative(value); }); }
-  bool number_unsigned(std::uint64_t value) { return seen([&] { self().on_unsigned(value); }); }
-  bool number_float(double value, std::string const& text) { return seen([&] { self().on_float(value, text); }); }
-  bool string(std::string& value) { return seen([&] { self().on_string(value); }); }
-  bool binary(nlohmann::json::binary_t&) { return false; }
-  bool start_object(std::size_t) { return seen([&] { self().on_start_object(); }); }
-  bool key(std::string& value) { return seen([&] { self().on_key(value); }); }
-  bool end_object() { return seen([&] { self().on_end_object(); }); }
-  bool start_array(std::size_t) { return seen([&] { self().on_start_array(); }); }
-  bool end_array() { return seen([&] { self().on_end_array(); }); }
-  bool parse_error(std::size_t position, std::string const&, nlohmann::detail::exception const& fault) {
-    std::string_view what = fault.what();
-    // "[json.exception.parse_error.101] parse error at line 1, column 2: ..." says the place in its own way.
-    if (auto const colon = what.find(": "); colon != std::string_view::npos) what.remove_prefix(colon + 2);
-    throw input_error(source_.place(), "invalid JSON at byte " + std::to_string(position) + ": " + printable(what, 160));
-  }
+  virtual void on_null() { refuse("null"); }
+  virtual void on_boolean(bool value) { refuse(value ? "true" : "false"); }
+  /// Every integer written with a minus sign, -0 included.
+  virtual void on_negative(std::int64_t value) { refuse(value == 0 ? "-0" : std::to_string(value)); }
+  virtual void on_unsigned(std::uint64_t value) { refuse(std::to_string(value)); }
+  /// Everything with a point or an exponent, and integers that do not fit.
+  virtual void on_float(double, std::string const& text) { refuse(printable(text, 40)); }
+  virtual void on_string(std::string& value) { refuse("the string '" + printable(value, 80) + "'"); }
+  virtual void on_start_object() { refuse("an object"); }
+  virtual void on_key(std::string& value) { refuse("the key '" + printable(value, 80) + "'"); }
+  virtual void on_end_object() {}
+  virtual void on_start_array() { refuse("an array"); }
+  virtual void on_end_array() {}
 
-  void on_null() { refuse("null"); }
-  void on_boolean(bool value) { refuse(value ? "true" : "false"); }
-  void on_negative(std::int64_t value) { refuse(value == 0 ? "-0" : std::to_string(value)); }
-  void on_unsigned(std::uint64_t value) { refuse(std::to_string(value)); }
-  void on_float(double, std::string const& text) { refuse(printable(text, 40)); }
-  void on_string(std::string& value) { refuse("the string '" + printable(value, 80) + "'"); }
-  void on_start_object() { refuse("an object"); }
-  void on_key(std::string& value) { refuse("the key '" + printable(value, 80) + "'"); }
-  void on_end_object() {}
-  void on_start_array() { refuse("an array"); }
-  void on_end_array() {}
+  [[nodiscard]] json_source& source() const noexcept { return source_; }
 
  protected:
+  /// What should have come instead, with its place: "tensor 'x': shape: expected ...".
+  [[nodiscard]] virtual std::string expectation() const = 0;
   [[noreturn]] void refuse(std::string const& found) const {
-    throw input_error(source_.place(), static_cast<Derived const&>(*this).expectation() + ", found " + found);
+    throw input_error(place(), expectation() + ", found " + found);
   }
   [[nodiscard]] std::string const& place() const noexcept { return source_.place(); }
 
  private:
-  Derived& self() noexcept { return static_cast<Derived&>(*this); }
-  template <class Event>
-  bool seen(Event const& event) {
-    source_.token_done();
-    event();
-    return true;
-  }
-
   json_source& source_;
 };
 
-/// Feeds all of `source` to `events`. Accepts exactly one JSON value and white space (RFC 8259; no comments, no NaN,
-/// UTF-8 checked). Throws `input_error` with file and byte position for anything else.
-template <class Events>
-void read_json_events(json_source& source, Events& events) {
-  nlohmann::json::sax_parse(detail::json_source_iterator(source), detail::json_source_iterator(), &events);
+namespace detail {
+
+/// nlohmann's interface in front of ours. One type for all readers, so that its parser is compiled once.
+class json_event_adapter {
+ public:
+  explicit json_event_adapter(json_events& events) : events_(events) {}
+
+  bool null() { return next(), events_.on_null(), true; }
+  bool boolean(bool value) { return next(), events_.on_boolean(value), true; }
+  bool number_integer(std::int64_t value) { return next(), events_.on_negative(value), true; }
+  bool number_unsigned(std::uint64_t value) { return next(), events_.on_unsigned(value), true; }
+  bool number_float(double value, std::string const& text) { return next(), events_.on_float(value, text), true; }
+  bool string(std::string& value) { return next(), events_.on_string(value), true; }
+  bool binary(nlohmann::json::binary_t&) { return false; }
+  bool start_object(std::size_t) { return next(), events_.on_start_object(), true; }
+  bool key(std::string& value) { return next(), events_.on_key(value), true; }
+  bool end_object() { return next(), events_.on_end_object(), true; }
+  bool start_array(std::size_t) { return next(), events_.on_start_array(), true; }
+  bool end_array() { return next(), events_.on_end_array(), true; }
+  bool parse_error(std::size_t position, std::string const&, nlohmann::detail::exception const& fault) {
+    std::string_view what = fault.what();
+    // "[json.exception.parse_error.101] parse error at line 1, column 2: ..." says the place in its own way.
+    if (auto const colon = what.find(": "); colon != std::string_view::npos) what.remove_prefix(colon + 2);
+    throw input_error(events_.source().place(),
+                      "invalid JSON at byte " + std::to_string(position) + ": " + printable(what, 160));
+  }
+
+ private:
+  void next() noexcept { events_.source().token_done(); }
+  json_events& events_;
+};
+
+}  // namespace detail
+
+/// Feeds all of its source to `events`. Accepts exactly one JSON value and white space (RFC 8259; no comments, no
+/// NaN, UTF-8 checked). Throws `input_error` with file and byte position for anything else.
+inline void read_json_events(json_events& events) {
+  detail::json_event_adapter adapter(events);
+  nlohmann::json::sax_parse(detail::json_source_iterator(events.source()), detail::json_source_iterator(), &adapter);
 }
 
 }  // namespace v0

@@ -70,12 +70,12 @@ namespace detail {
 
 /// Collects the entries of a header. Everything that the format does not name is refused, so that a field whose
 /// meaning we do not know cannot change the meaning of the data.
-class safetensors_header_events : public json_events<safetensors_header_events> {
+class safetensors_header_events final : public json_events {
  public:
   safetensors_header_events(json_source& source, safetensors_header& header)
       : json_events(source), header_(header) {}
 
-  void on_start_object() {
+  void on_start_object() override {
     if (state_ == state::begin) {
       state_ = state::names;
     } else if (state_ == state::entry) {
@@ -84,7 +84,7 @@ class safetensors_header_events : public json_events<safetensors_header_events> 
       refuse("an object");
     }
   }
-  void on_key(std::string& value) {
+  void on_key(std::string& value) override {
     if (state_ == state::names) {
       in_metadata_ = value == "__metadata__";
       if (in_metadata_ && std::exchange(metadata_seen_, true)) refuse("__metadata__ twice");
@@ -104,7 +104,7 @@ class safetensors_header_events : public json_events<safetensors_header_events> 
       state_ = state::value;
     }
   }
-  void on_string(std::string& value) {
+  void on_string(std::string& value) override {
     if (state_ == state::metadata_value) {
       header_.metadata.back().second = std::move(value);
       state_ = state::metadata;
@@ -118,12 +118,12 @@ class safetensors_header_events : public json_events<safetensors_header_events> 
       json_events::on_string(value);
     }
   }
-  void on_start_array() {
+  void on_start_array() override {
     if (state_ != state::value || field_ == 0) refuse("an array");
     state_ = state::numbers;
     offsets_found_ = 0;
   }
-  void on_unsigned(std::uint64_t value) {
+  void on_unsigned(std::uint64_t value) override {
     tensor_info* const tensor = header_.tensors.empty() ? nullptr : &header_.tensors.back();
     if (state_ != state::numbers) {
       refuse(std::to_string(value));
@@ -137,16 +137,16 @@ class safetensors_header_events : public json_events<safetensors_header_events> 
       (offsets_found_++ == 0 ? tensor->offset : tensor->bytes) = value;
     }
   }
-  void on_end_array() {
+  void on_end_array() override {
     if (field_ == 2 && offsets_found_ != 2) refuse(std::to_string(offsets_found_) + " numbers");
     state_ = state::fields;
   }
-  void on_end_object() {
+  void on_end_object() override {
     if (state_ == state::fields && fields_seen_ != 7) refuse("an entry without one of them");
     state_ = state_ == state::names ? state::begin : state::names;
   }
 
-  [[nodiscard]] std::string expectation() const {
+  [[nodiscard]] std::string expectation() const override {
     switch (state_) {
       case state::begin:
         return "expected an object of tensors";
@@ -298,7 +298,7 @@ inline void refuse_lfs_pointer(input_file const& file) {
   safetensors_header header;
   json_source source(file, 8, length);
   detail::safetensors_header_events events(source, header);
-  read_json_events(source, events);
+  read_json_events(events);
 
   detail::sort_by_unique_name(header.tensors, place);
   detail::require_unique_keys(header.metadata, place);
