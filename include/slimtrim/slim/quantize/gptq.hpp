@@ -136,19 +136,10 @@ std::vector<double> quantized_errors(B const& backend, matrix_view<T const> W, q
   matrix<float> difference(std::min(strip, W.extent(0)), W.extent(1));
   for (index_t first = 0; first < W.extent(0); first += strip) {
     index_t const n = std::min(strip, W.extent(0) - first);
-    parallel_for(backend.run_on(), ceil_div(n, 16), [&](index_t piece) {
-      buffer<std::uint8_t> codes(W.extent(1));
-      for (index_t i = piece * 16; i < std::min(n, (piece + 1) * 16); ++i) {
-        index_t const r = first + i, width = q.block_columns;
-        gather_row<T>(row(W, r), &difference(i, 0));
-        unpack_codes(q.words + r * q.words_per_row, W.extent(1), q.bits, codes.data());
-        for (index_t g = 0, c = 0; c < W.extent(1); ++g, c += width) {
-          float const scale = q.scales(r / q.block_rows, g);
-          int const zero = q.zeros.data != nullptr ? static_cast<int>(q.zeros(r / q.block_rows, g)) : 1 << (q.bits - 1);
-          for (index_t k = c; k < std::min(c + width, W.extent(1)); ++k)
-            difference(i, k) -= static_cast<float>(static_cast<int>(codes[k]) - zero) * scale;
-        }
-      }
+    for_rows(backend.run_on(), n, [&](index_t i) {
+      float* const d = &difference(i, 0);
+      dequantize(q, first + i, d);
+      for (index_t k = 0; k < W.extent(1); ++k) d[k] -= static_cast<float>(W(first + i, k));
     });
     hessian_errors(backend, as_const(rows(difference.view(), 0, n)), H, vector_view<double>(errors.data() + first, n));
   }
@@ -239,9 +230,8 @@ template <host_backend B, matrix_like M>
                                        result.matrix);
       }
       matrix<float> moving(n, c);
-      parallel_for(backend.run_on(), ceil_div(n, 16), [&](index_t piece) {
-        for (index_t r = piece * 16; r < std::min(n, (piece + 1) * 16); ++r)
-          for (index_t j = 0; j < c; ++j) moving(r, j) = static_cast<float>(W(r, prepared.order[j]));
+      detail::for_rows(backend.run_on(), n, [&](index_t r) {
+        for (index_t j = 0; j < c; ++j) moving(r, j) = static_cast<float>(W(r, prepared.order[j]));
       });
       buffer<std::uint8_t> codes(n * c);
       buffer<double> losses(n);
@@ -251,9 +241,7 @@ template <host_backend B, matrix_like M>
                    vector_view<double>(losses.data(), n));
       if (options.descent_passes > 0)
         detail::descend<T>(backend, W, prepared, options.descent_passes, result.matrix, moving.view(), codes.data());
-      parallel_for(backend.run_on(), ceil_div(n, 16), [&](index_t piece) {
-        for (index_t r = piece * 16; r < std::min(n, (piece + 1) * 16); ++r) result.matrix.set_row(r, codes.data() + r * c);
-      });
+      detail::for_rows(backend.run_on(), n, [&](index_t r) { result.matrix.set_row(r, codes.data() + r * c); });
     }
     if (options.guard && (judge.data == hessian.data ? prepared.finite : detail::all_finite(judge))) {
       prepared = prepared_hessian{};

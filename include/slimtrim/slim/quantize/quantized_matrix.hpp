@@ -72,13 +72,42 @@ struct quantized_matrix {
   }
 };
 
+/// out[c] = row r of the dequantised weight; `out` holds w.columns floats.
+inline void dequantize(quantized_view<> const& w, index_t r, float* out) {
+  if (w.column_group != nullptr) {
+    for (index_t c = 0; c < w.columns; ++c) out[c] = w(r, c);
+    return;
+  }
+  std::uint32_t const mask = (std::uint32_t{1} << w.bits) - 1U;
+  std::uint32_t const* word = w.words + r * w.words_per_row;
+  std::uint64_t pending = 0;
+  int held = 0;
+  for (index_t first = 0, g = 0; first < w.columns; first += w.block_columns, ++g) {
+    float const scale = w.scales(r / w.block_rows, g);
+    int const zero = w.zeros.data != nullptr ? static_cast<int>(w.zeros(r / w.block_rows, g)) : 1 << (w.bits - 1);
+    index_t const last = first + w.block_columns < w.columns ? first + w.block_columns : w.columns;
+    for (index_t c = first; c < last; ++c) {
+      if (held < w.bits) {
+        pending |= static_cast<std::uint64_t>(*word++) << held;
+        held += 32;
+      }
+      out[c] = static_cast<float>(static_cast<int>(pending & mask) - zero) * scale;
+      pending >>= w.bits;
+      held -= w.bits;
+    }
+  }
+}
+
 /// out[r, c] = the dequantised element. Shapes equal; one rounding to float, then to T.
 template <class T>
 void dequantize(quantized_view<> const& w, matrix_view<T> out) {
   expects_equal(out.extent(0), w.rows, "dequantize", "rows");
   expects_equal(out.extent(1), w.columns, "dequantize", "columns");
-  for (index_t r = 0; r < w.rows; ++r)
-    for (index_t c = 0; c < w.columns; ++c) out(r, c) = static_cast<T>(w(r, c));
+  buffer<float> values(w.columns);
+  for (index_t r = 0; r < w.rows; ++r) {
+    dequantize(w, r, values.data());
+    for (index_t c = 0; c < w.columns; ++c) out(r, c) = static_cast<T>(values[c]);
+  }
 }
 
 }  // namespace v0

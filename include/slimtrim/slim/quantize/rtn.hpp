@@ -54,6 +54,15 @@ void name_non_finite(matrix_view<T const> W, char const* where) {
 
 inline constexpr index_t rows_a_quantize_piece = 16;
 
+// use(i) for every row, in pieces of a fixed number of rows.
+template <class Use>
+void for_rows(executor* run_on, index_t rows, Use&& use) {
+  parallel_for(run_on, ceil_div(rows, rows_a_quantize_piece), [&](index_t piece) {
+    index_t const last = std::min(rows, (piece + 1) * rows_a_quantize_piece);
+    for (index_t i = piece * rows_a_quantize_piece; i < last; ++i) use(i);
+  });
+}
+
 // Scale and, where `codes` is given, the codes of one row of floats; false when it holds a value that is not finite.
 inline bool quantize_row(float const* values, index_t r, quantize_options const& options, float const* column_weights,
                          quantized_matrix& out, std::uint8_t* codes) {
