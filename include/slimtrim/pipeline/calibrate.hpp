@@ -1,0 +1,217 @@
+// One forward pass over the calibration windows that fills every statistic, layer by layer.
+#pragma once
+
+#include <slimtrim/core/progress.hpp>
+#include <slimtrim/pipeline/model_statistics.hpp>
+#include <slimtrim/pipeline/window_streams.hpp>
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace slimtrim {
+inline namespace v0 {
+
+struct calibrate_options {
+  statistics_tables tables{};
+  std::uint64_t activation_bytes = std::uint64_t{1} << 29;  ///< streams of the windows that go together
+  progress_callback progress{};
+};
+
+namespace detail {
+
+// Watches one layer on one window after another and adds each to `statistics`.
+template <host_backend B>
+class statistics_observer {
+ public:
+  statistics_observer(B const& backend, layer_statistics_options const& options)
+      : backend_(backend), statistics_(options) {}
+
+  void block_input(index_t, matrix_view<float const> X) {
+    copy(X, input_);
+    hidden_ = X.extent(1);
+    has_feed_forward_ = false;
+    routed_ = false;
+  }
+  void attention_residual(index_t, matrix_view<float const> X) { copy(X, residual_); }
+  void feed_forward_input(index_t, matrix_view<float const> N) {
+    copy(N, normalised_);
+    has_feed_forward_ = true;
+  }
+  void router_result(index_t, routing_result const& r) {
+    copy(r.probabilities, probabilities_);
+    copy(r.weights, weights_);
+    auto const indices = indices_.shape(r.indices.extent(0), r.indices.extent(1));
+    for (index_t t = 0; t < indices.extent(0); ++t)
+      for (index_t slot = 0; slot < indices.extent(1); ++slot) indices(t, slot) = r.indices(t, slot);
+    routing_ = {as_const(probabilities_.view), as_const(indices), as_const(weights_.view)};
+    statistics_.norms.begin_window(indices.extent(0), indices.extent(1));
+    routed_ = true;
+  }
+  void expert_hidden(index_t, expert_batch const& batch, matrix_view<float const> H) {
+    if (statistics_.neurons) statistics_.neurons->add(backend_, batch.expert, H, batch.weights);
+  }
+  void expert_output(index_t, expert_batch const& batch, matrix_view<float const> O) {
+    slots_.clear();
+    for (std::int32_t const token : batch.tokens) {
+      std::int32_t slot = 0;
+      while (routing_.indices(token, slot) != static_cast<std::int32_t>(batch.expert)) ++slot;
+      slots_.push_back(slot);
+    }
+    statistics_.norms.add_outputs(backend_, batch.expert, batch.tokens, slots_, O);
+    if (statistics_.outputs) statistics_.outputs->add(backend_, batch.expert, O);
+  }
+  void feed_forward_output(index_t, matrix_view<float const> Y) { copy(Y, added_); }
+  void block_output(index_t, matrix_view<float const> X) {
+    if (!has_feed_forward_) {
+      // A dropped MoE adds nothing; its cosine is that of equal vectors.
+      copy(as_const(residual_.view), normalised_);
+      auto const zeros = added_.shape(X.extent(0), X.extent(1));
+      for (index_t t = 0; t < zeros.extent(0); ++t) std::fill_n(&zeros(t, 0), hidden_, 0.0F);
+    }
+    statistics_.similarity.add(backend_, {as_const(input_.view), as_const(residual_.view), as_const(normalised_.view),
+                                          as_const(added_.view), X});
+    if (routed_) {
+      statistics_.router.add(routing_);
+      statistics_.norms.add(routing_, statistics_.similarity.change());
+    }
+    statistics_.commit_window();
+  }
+
+  [[nodiscard]] layer_statistics& statistics() { return statistics_; }
+
+ private:
+  struct held_matrix {
+    scratch_matrix<float> memory;
+    matrix_view<float> view{};
+    matrix_view<float> shape(index_t n, index_t m) { return view = memory.shape(n, m); }
+  };
+  static void copy(matrix_view<float const> from, held_matrix& to) {
+    auto const out = to.shape(from.extent(0), from.extent(1));
+    for (index_t t = 0; t < from.extent(0); ++t)
+      for (index_t j = 0; j < from.extent(1); ++j) out(t, j) = from(t, j);
+  }
+
+  B const& backend_;
+  layer_statistics statistics_;
+  index_t hidden_ = 0;
+  bool has_feed_forward_ = false;
+  bool routed_ = false;
+  held_matrix input_, residual_, normalised_, added_, probabilities_, weights_;
+  scratch_matrix<std::int32_t> indices_;
+  routing_view routing_{};
+  std::vector<std::int32_t> slots_;
+};
+
+// Observers, lent to one window at a time; how many there are never matters, their sums are exact.
+template <host_backend B>
+class observer_pool {
+ public:
+  observer_pool(B const& backend, layer_statistics_options const& options) : backend_(backend), options_(options) {}
+
+  class lease {
+   public:
+    lease(observer_pool& pool, std::unique_ptr<statistics_observer<B>> observer)
+        : pool_(&pool), observer_(std::move(observer)) {}
+    lease(lease const&) = delete;
+    lease& operator=(lease const&) = delete;
+    ~lease() {
+      std::lock_guard const lock(pool_->mutex_);
+      pool_->free_.push_back(std::move(observer_));
+    }
+    void block_input(index_t l, matrix_view<float const> X) { observer_->block_input(l, X); }
+    void attention_residual(index_t l, matrix_view<float const> X) { observer_->attention_residual(l, X); }
+    void feed_forward_input(index_t l, matrix_view<float const> N) { observer_->feed_forward_input(l, N); }
+    void router_result(index_t l, routing_result const& r) { observer_->router_result(l, r); }
+    void expert_hidden(index_t l, expert_batch const& b, matrix_view<float const> H) { observer_->expert_hidden(l, b, H); }
+    void expert_output(index_t l, expert_batch const& b, matrix_view<float const> O) { observer_->expert_output(l, b, O); }
+    void feed_forward_output(index_t l, matrix_view<float const> Y) { observer_->feed_forward_output(l, Y); }
+    void block_output(index_t l, matrix_view<float const> X) { observer_->block_output(l, X); }
+
+   private:
+    observer_pool* pool_;
+    std::unique_ptr<statistics_observer<B>> observer_;
+  };
+
+  [[nodiscard]] lease take() {
+    std::unique_ptr<statistics_observer<B>> observer;
+    {
+      std::lock_guard const lock(mutex_);
+      if (!free_.empty()) {
+        observer = std::move(free_.back());
+        free_.pop_back();
+      }
+    }
+    if (!observer) observer = std::make_unique<statistics_observer<B>>(backend_, options_);
+    return lease(*this, std::move(observer));
+  }
+  void merge_into(layer_statistics& total) {
+    for (auto const& each : free_) total.merge(each->statistics());
+  }
+
+ private:
+  B const& backend_;
+  layer_statistics_options options_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<statistics_observer<B>>> free_;
+};
+
+}  // namespace detail
+
+/// Runs the windows through the model and collects all statistics of kind `statistics`.
+///
+/// One layer of weights and the streams of a chunk of windows are in memory; statistics take memory that does not grow
+/// with tokens. Only routed tokens go through an expert. The result is the same, bit for bit, for any executor, chunk
+/// size and order of windows.
+template <host_backend B>
+[[nodiscard]] model_statistics calibrate(B const& backend, opened_model const& model, token_windows const& windows,
+                                         calibrate_options const& options = {}) {
+  model_config const& config = model.config;
+  model_statistics result = empty_statistics(config, fingerprint_of(*model.files), windows.sequence, options.tables);
+  for (index_t w = 0; w < windows.count(); ++w) result.windows.push_back(fingerprint_of(windows, w, 1));
+  std::sort(result.windows.begin(), result.windows.end());
+
+  model_ends const ends = load_ends(config, *model.weights);
+  workspace_pool workspaces;
+  std::uint64_t const streams_held = options.tables.blocks ? static_cast<std::uint64_t>(config.layer_count()) + 1 : 1;
+  index_t const chunk = windows_within(options.activation_bytes / streams_held, windows.sequence, config.hidden);
+  for (index_t first = 0; first < windows.count(); first += chunk) {
+    index_t const count = std::min(chunk, windows.count() - first);
+    window_streams streams(ends, windows, first, count);
+    std::vector<window_streams> history;
+    for (index_t i = 0; i < config.layer_count(); ++i) {
+      report_progress(options.progress, "calibrate", first * config.layer_count() + i * count,
+                      windows.count() * config.layer_count());
+      if (options.tables.blocks) history.push_back(streams.clone());
+      layer_statistics_options shape;
+      shape.experts = config.layer(i).experts;
+      shape.hidden = config.hidden;
+      shape.intermediate = config.layer(i).intermediate;
+      shape.outputs = options.tables.outputs;
+      shape.neurons = options.tables.neurons;
+      decoder_layer const weights = load_layer(config, *model.weights, i);
+      detail::observer_pool<B> observers(backend, shape);
+      streams.run_layer_observed(backend, config, weights, i, workspaces, [&](index_t) { return observers.take(); });
+      observers.merge_into(result.layers[static_cast<std::size_t>(i)]);
+      model.weights->release(i);
+    }
+    if (options.tables.blocks) {
+      history.push_back(streams.clone());
+      for (index_t w = 0; w < count; ++w) {
+        std::vector<matrix_view<float const>> window;
+        for (window_streams& each : history) window.push_back(each.window(w));
+        result.blocks->add(backend, window);
+        result.blocks->commit_window();
+      }
+    }
+  }
+  report_progress(options.progress, "calibrate", 1, 1);
+  return result;
+}
+
+}  // namespace v0
+}  // namespace slimtrim
