@@ -1,0 +1,238 @@
+// Residual fitting: move a matrix that writes into the residual stream, in closed form, towards what the original stream
+// still has and the changed model lacks.
+//
+// Everything is said in terms of the *remaining* residual E = (what the output should be) - Z W_oldᵀ, so that E = 0 leaves the
+// weights exactly as they are. Sums over tokens can be streamed: the fit needs only Zᵀ Z, Zᵀ E and ||E||².
+#pragma once
+
+#include <slimtrim/backend/tensor_backend.hpp>
+#include <slimtrim/core/error.hpp>
+#include <slimtrim/core/executor.hpp>
+#include <slimtrim/tensor/buffer.hpp>
+#include <slimtrim/tensor/subview.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace slimtrim {
+inline namespace v0 {
+
+/// What a set of tokens says about a fit. gram = sum of z zᵀ: [in, in]; cross = sum of z eᵀ: [in, out];
+/// energy = sum of ||e||². Sums, so parts add up.
+struct residual_moments {
+  matrix<float> gram;
+  matrix<float> cross;
+  double energy = 0;
+
+  residual_moments() = default;
+  residual_moments(index_t in, index_t out) : gram(in, in), cross(in, out) {
+    gram.fill(0.0F);
+    cross.fill(0.0F);
+  }
+
+  /// Adds a batch. Z: [tokens, in] features of the changed model, E: [tokens, out] what its output still lacks.
+  template <host_backend B>
+  void add(B const& backend, matrix_view<float const> Z, matrix_view<float const> E) {
+    expects_equal(Z.extent(0), E.extent(0), "residual_moments::add", "tokens of the residual");
+    expects_equal(Z.extent(1), gram.extent(0), "residual_moments::add", "features");
+    expects_equal(E.extent(1), cross.extent(1), "residual_moments::add", "outputs");
+    if (Z.extent(0) == 0) return;
+    backend.gram_update(1.0F, Z, gram.view());
+    backend.gemm(1.0F, transposed(Z), E, 1.0F, cross.view());
+    for (index_t t = 0; t < E.extent(0); ++t) energy += backend.template dot<float>(row(E, t), row(E, t));
+  }
+};
+
+/// ridges: lambda relative to the mean of the Gram diagonal. With held-out moments the one with the least held-out
+/// error is taken, "no change" among the choices; without, the first.
+struct residual_fit_options {
+  std::vector<double> ridges{0.1, 0.03, 0.01, 0.3, 1.0};
+};
+
+struct residual_fit_report {
+  bool changed = false;
+  double ridge = 0;              // the one taken, relative; 0 when nothing changed
+  double energy = 0;             // ||E||² on the tokens fitted to
+  double error = 0;              // the same after the fit
+  double held_out_energy = 0;    // on the held-out tokens, 0 without them
+  double held_out_error = 0;
+};
+
+namespace detail {
+
+// sum over tokens of ||e - D z||² = energy - 2 <Dᵀ, cross> + tr(D gram Dᵀ). change_t = Dᵀ: [in, out].
+template <host_backend B>
+double error_after(B const& backend, residual_moments const& m, matrix_view<float const> change_t) {
+  index_t const in = change_t.extent(0), out = change_t.extent(1);
+  constexpr index_t panel = 256;
+  matrix<float> product(std::min(panel, in), out);
+  buffer<float> dots(panel);
+  double sum = m.energy;
+  for (index_t first = 0; first < in; first += panel) {
+    index_t const n = std::min(panel, in - first);
+    auto part = rows(product.view(), 0, n);
+    // 2 cross - gram change, so that one dot per row gives both terms.
+    for (index_t i = 0; i < n; ++i)
+      for (index_t j = 0; j < out; ++j) part(i, j) = 2.0F * m.cross(first + i, j);
+    backend.gemm(-1.0F, rows(m.gram.view(), first, n), change_t, 1.0F, part);
+    backend.row_dots(rows(change_t, first, n), as_const(part), vector_view<float>(dots.data(), n));
+    for (index_t i = 0; i < n; ++i) sum -= static_cast<double>(dots[i]);
+  }
+  return sum;
+}
+
+inline bool all_finite(residual_moments const& m) {
+  for (index_t i = 0; i < m.gram.extent(0); ++i) {
+    for (index_t j = 0; j < m.gram.extent(1); ++j)
+      if (!std::isfinite(m.gram(i, j))) return false;
+    for (index_t j = 0; j < m.cross.extent(1); ++j)
+      if (!std::isfinite(m.cross(i, j))) return false;
+  }
+  return std::isfinite(m.energy);
+}
+
+// (gram + lambda I) Dᵀ = cross; false when that cannot be solved to finite numbers.
+template <host_backend B>
+bool solve_ridge(B const& backend, residual_moments const& m, double lambda, matrix<float>& change_t) {
+  auto system = m.gram.clone();
+  for (index_t i = 0; i < system.extent(0); ++i) system(i, i) += static_cast<float>(lambda);
+  change_t = m.cross.clone();
+  if (!backend.solve_positive_definite(system.view(), change_t.view())) return false;
+  for (index_t i = 0; i < change_t.extent(0); ++i)
+    for (index_t j = 0; j < change_t.extent(1); ++j)
+      if (!std::isfinite(change_t(i, j))) return false;
+  return true;
+}
+
+inline double mean_diagonal(matrix<float> const& gram) {
+  double sum = 0;
+  for (index_t i = 0; i < gram.extent(0); ++i) sum += static_cast<double>(gram(i, i));
+  return gram.extent(0) > 0 ? sum / static_cast<double>(gram.extent(0)) : 0.0;
+}
+
+}  // namespace detail
+
+/// W* = argmin over W of ||Z Wᵀ - R||² + lambda ||W - W_old||², written as a change: W* = W_old + D with
+/// Dᵀ = (ZᵀZ + lambda I)⁻¹ Zᵀ E, E = R - Z W_oldᵀ.
+///
+/// fitted: moments of the tokens to fit; held_out: of others, or null; weight: [out, in], updated in place.
+/// For the joint form over the experts of a layer, Z holds the gate-weighted hidden activations of all experts side by
+/// side and `weight` their down projections side by side.
+/// With held-out moments the ridge with the least held-out ||E - Z Dᵀ||² is taken, and nothing changes unless that is below the
+/// energy. A residual of zero, moments that are not finite, or a system that cannot be solved change nothing. Never writes a NaN.
+/// Cost per ridge: one factorisation in³/3 to (2/3) in³ and 2 in² out multiply-adds; scratch 2 (in² + in out) floats and the backend's.
+/// Byte-identical for any executor. Throws `error` for shapes.
+template <host_backend B>
+residual_fit_report residual_fit(B const& backend, residual_moments const& fitted, residual_moments const* held_out,
+                                 matrix_view<float> weight, residual_fit_options const& options = {}) {
+  index_t const in = fitted.gram.extent(0), out = fitted.cross.extent(1);
+  expects_equal(weight.extent(0), out, "residual_fit", "rows of the weight");
+  expects_equal(weight.extent(1), in, "residual_fit", "columns of the weight");
+  expects(!options.ridges.empty(), "residual_fit", "no ridge is given");
+  for (double const r : options.ridges) expects(r > 0 && std::isfinite(r), "residual_fit", "a ridge must be positive");
+  residual_fit_report report;
+  report.energy = report.error = fitted.energy;
+  if (held_out != nullptr) {
+    expects_equal(held_out->gram.extent(0), in, "residual_fit", "held-out features");
+    expects_equal(held_out->cross.extent(1), out, "residual_fit", "held-out outputs");
+    report.held_out_energy = report.held_out_error = held_out->energy;
+  }
+  double const unit = detail::mean_diagonal(fitted.gram);
+  if (!(fitted.energy > 0) || !(unit > 0) || !detail::all_finite(fitted)) return report;
+  if (held_out != nullptr && !detail::all_finite(*held_out)) return report;
+  matrix<float> best;
+  for (double const ridge : options.ridges) {
+    matrix<float> change_t;
+    if (!detail::solve_ridge(backend, fitted, ridge * unit, change_t)) continue;
+    double const judged = detail::error_after(backend, held_out != nullptr ? *held_out : fitted, as_const(change_t.view()));
+    double const present = held_out != nullptr ? report.held_out_error : report.error;
+    if (!(judged < present)) continue;
+    (held_out != nullptr ? report.held_out_error : report.error) = judged;
+    report.changed = true;
+    report.ridge = ridge;
+    best = std::move(change_t);
+    if (held_out == nullptr) break;
+  }
+  if (!report.changed) return report;
+  if (held_out != nullptr) report.error = detail::error_after(backend, fitted, as_const(best.view()));
+  for (index_t i = 0; i < out; ++i)
+    for (index_t j = 0; j < in; ++j) weight(i, j) += best(j, i);
+  return report;
+}
+
+/// One expert's share of the residual: token_of[t] is the row of the residual that its feature row t adds to.
+/// features: [tokens of the expert, in_e], gate-weighted hidden activations; weight: [out, in_e], its down projection.
+struct expert_features {
+  matrix_view<float const> features{};
+  std::vector<std::int32_t> token_of;
+  matrix_view<float> weight{};
+};
+
+struct gauss_seidel_options {
+  residual_fit_options fit{};
+  int sweeps = 3;
+  index_t held_out_every = 4;  // every fourth window of held_out_window tokens judges the ridge; 0: none
+  index_t held_out_window = 256;
+};
+
+/// Block Gauss-Seidel over experts: each is fitted to what all the others leave, `sweeps` times in expert order, for
+/// layers whose joint Gram matrix, (experts x width)² entries, does not fit.
+///
+/// residual: [tokens, out], on entry what the layer's output still lacks (E), on return what it lacks after the fit; an expert's
+/// output Z_e W_eᵀ is already part of the model. Held-out tokens choose each expert's ridge and are not fitted to; experts whose
+/// tokens do not help them stay unchanged, and so do those without tokens. Each step lowers the ridge objective of the fitted tokens.
+/// Memory: one expert's in_e² + in_e out floats, twice with held-out tokens. Returns the last report of every expert.
+/// Deterministic: experts in order, tokens in order.
+template <host_backend B>
+std::vector<residual_fit_report> residual_fit_experts(B const& backend, std::vector<expert_features>& experts,
+                                                      matrix_view<float> residual, gauss_seidel_options const& options = {}) {
+  std::vector<residual_fit_report> reports(experts.size());
+  for (auto const& expert : experts) {
+    expects_equal(static_cast<long long>(expert.token_of.size()), expert.features.extent(0), "residual_fit_experts", "tokens of an expert");
+    expects_equal(expert.weight.extent(0), residual.extent(1), "residual_fit_experts", "outputs of an expert");
+    expects_equal(expert.weight.extent(1), expert.features.extent(1), "residual_fit_experts", "inputs of an expert");
+    for (std::int32_t const t : expert.token_of)
+      expects(t >= 0 && t < residual.extent(0), "residual_fit_experts", "token outside the residual");
+  }
+  auto const judges = [&](index_t token) {
+    return options.held_out_every > 0 && token / std::max<index_t>(options.held_out_window, 1) % options.held_out_every == options.held_out_every - 1;
+  };
+  for (int sweep = 0; sweep < options.sweeps; ++sweep)
+    for (std::size_t e = 0; e < experts.size(); ++e) {
+      expert_features& expert = experts[e];
+      index_t const tokens = expert.features.extent(0), in = expert.features.extent(1), out = residual.extent(1);
+      index_t judging = 0;
+      for (std::int32_t const t : expert.token_of) judging += judges(t) ? 1 : 0;
+      if (tokens == judging) continue;
+      matrix<float> Z[2] = {matrix<float>(tokens - judging, in), matrix<float>(judging, in)};
+      matrix<float> E[2] = {matrix<float>(tokens - judging, out), matrix<float>(judging, out)};
+      index_t filled[2] = {0, 0};
+      for (index_t t = 0; t < tokens; ++t) {
+        index_t const token = expert.token_of[static_cast<std::size_t>(t)];
+        int const part = judges(token) ? 1 : 0;
+        index_t const at = filled[part]++;
+        for (index_t j = 0; j < in; ++j) Z[part](at, j) = expert.features(t, j);
+        for (index_t j = 0; j < out; ++j) E[part](at, j) = residual(token, j);
+      }
+      residual_moments fitted(in, out), held_out(judging > 0 ? in : 0, judging > 0 ? out : 0);
+      fitted.add(backend, as_const(Z[0].view()), as_const(E[0].view()));
+      if (judging > 0) held_out.add(backend, as_const(Z[1].view()), as_const(E[1].view()));
+      matrix<float> change(out, in);
+      change.fill(0.0F);
+      reports[e] = residual_fit(backend, fitted, judging > 0 ? &held_out : nullptr, change.view(), options.fit);
+      if (!reports[e].changed) continue;
+      for (index_t i = 0; i < out; ++i)
+        for (index_t j = 0; j < in; ++j) expert.weight(i, j) += change(i, j);
+      matrix<float> moved(tokens, out);
+      backend.gemm(1.0F, expert.features, transposed(as_const(change.view())), 0.0F, moved.view());
+      for (index_t t = 0; t < tokens; ++t)
+        for (index_t j = 0; j < out; ++j) residual(expert.token_of[static_cast<std::size_t>(t)], j) -= moved(t, j);
+    }
+  return reports;
+}
+
+}  // namespace v0
+}  // namespace slimtrim
