@@ -1,5 +1,5 @@
-#include <importance/hand_layer.hpp>
 #include <slimtrim/importance/ean.hpp>
+#include <importance/hand_layer.hpp>
 
 #include <doctest/doctest.h>
 

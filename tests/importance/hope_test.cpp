@@ -1,6 +1,6 @@
-#include <importance/hand_layer.hpp>
 #include <slimtrim/core/random.hpp>
 #include <slimtrim/importance/hope.hpp>
+#include <importance/hand_layer.hpp>
 
 #define DOCTEST_CONFIG_VOID_CAST_EXPRESSIONS
 #include <doctest/doctest.h>

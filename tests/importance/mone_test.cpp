@@ -1,5 +1,5 @@
-#include <importance/hand_layer.hpp>
 #include <slimtrim/importance/mone.hpp>
+#include <importance/hand_layer.hpp>
 
 #define DOCTEST_CONFIG_VOID_CAST_EXPRESSIONS
 #include <doctest/doctest.h>

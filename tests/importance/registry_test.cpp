@@ -1,5 +1,5 @@
-#include <importance/hand_layer.hpp>
 #include <slimtrim/importance/registry.hpp>
+#include <importance/hand_layer.hpp>
 
 #define DOCTEST_CONFIG_VOID_CAST_EXPRESSIONS
 #include <doctest/doctest.h>
@@ -17,8 +17,8 @@ TEST_CASE("every name of the recipe syntax is there, once, and scores what its h
     CHECK((entry.score != nullptr) == (entry.needs == need::statistics));
     if (entry.score != nullptr) CHECK(entry.score(layer).size() == 3);
   }
-  for (char const* name : {"reap", "router_probability", "topk_weight", "frequency", "weighted_frequency", "ean", "man", "msan",
-                           "easy_ep", "hope", "mone", "aimer", "reap_residual", "random", "reconstruction"})
+  for (char const* name : {"reap", "router_probability", "topk_weight", "frequency", "weighted_frequency", "ean", "man",
+                           "msan", "easy_ep", "hope", "mone", "aimer", "reap_residual", "random", "reconstruction"})
     CHECK(names.count(name) == 1);
   CHECK(hand::scores(find_criterion("reap_raw").entry->score(layer), 3, 2.7, 0));
 }

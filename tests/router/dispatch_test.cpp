@@ -13,9 +13,9 @@ using ints = std::vector<std::int32_t>;
 }  // namespace
 
 TEST_CASE("tokens of each expert in order, with their slots; an expert that nobody chose is empty") {
-  ints const indices{2, 0,  //
-                     0, 2,  //
-                     3, -1, //
+  ints const indices{2, 0,   //
+                     0, 2,   //
+                     3, -1,  //
                      2, 3};
   auto const d = group_by_expert(matrix_view<std::int32_t const>(indices.data(), 4, 2), 5);
   CHECK(d.experts() == 5);

@@ -93,8 +93,14 @@ TEST_CASE("DeepSeek-V2: the best expert decides which groups stay") {
 TEST_CASE("DeepSeek-V3: bias selects, the sigmoid alone weighs, groups by their two best") {
   std::vector<float> const logits{logit_of(.9), logit_of(.1), logit_of(.6), logit_of(.5),
                                   logit_of(.2), logit_of(.3), logit_of(.4), logit_of(.35)};
-  routing_rule const rule{.score = score_function::sigmoid, .top_k = 2, .weight_sum_epsilon = 1e-20, .scale = 2.5F,
-                          .selection_bias = true, .groups = 4, .groups_kept = 1, .group_by = group_score::top_two_sum};
+  routing_rule const rule{.score = score_function::sigmoid,
+                          .top_k = 2,
+                          .weight_sum_epsilon = 1e-20,
+                          .scale = 2.5F,
+                          .selection_bias = true,
+                          .groups = 4,
+                          .groups_kept = 1,
+                          .group_by = group_score::top_two_sum};
   // Without bias: two-best sums 1.0, 1.1, .5, .75, so group 1 wins although expert 0 is the best of all.
   auto const plain = run(logits, 8, rule, std::vector<float>(8, 0.0F));
   CHECK(plain.indices == ints{2, 3});
@@ -109,8 +115,8 @@ TEST_CASE("DeepSeek-V3: bias selects, the sigmoid alone weighs, groups by their 
 }
 
 TEST_CASE("a negative bias never lets an expert of a masked group in") {
-  routing_rule const rule{.score = score_function::sigmoid, .top_k = 3, .selection_bias = true, .groups = 2,
-                          .groups_kept = 1};
+  routing_rule const rule{
+      .score = score_function::sigmoid, .top_k = 3, .selection_bias = true, .groups = 2, .groups_kept = 1};
   auto const r = run({0, 0, 0, 0}, 4, rule, {-2, -3, -4, -5});
   CHECK(r.indices == ints{0, 1, no_expert});
   CHECK(r.weights[2] == 0);
@@ -165,7 +171,7 @@ TEST_CASE("NaN and +infinity are reported by place; -infinity removes; shapes ar
   CHECK_THROWS_WITH_AS(run({0, 1, 2, nan}, 2, {}), "route: logits[1, 1]: expected a finite number", numeric_error);
   CHECK_THROWS_AS(run({0, inf}, 2, {}), numeric_error);
   CHECK(run({0, -inf, 0}, 3, {}).indices == ints{0, 2});
-  CHECK_THROWS_AS(run({0, 1}, 2, {}, {0.0F, 0.0F}), error);         // bias without selection_bias
+  CHECK_THROWS_AS(run({0, 1}, 2, {}, {0.0F, 0.0F}), error);          // bias without selection_bias
   CHECK_THROWS_AS(run({0, 1}, 2, {.selection_bias = true}), error);  // selection_bias without bias
   CHECK_THROWS_AS(run({0, 1}, 2, {}, {}, {1, 1, 1}), error);
 }

@@ -113,8 +113,9 @@ TEST_CASE("row_cosines: strided rows, zero rows, any executor, and the mean") {
   // Columns as rows: no unit stride anywhere.
   std::vector<float> across(static_cast<std::size_t>(m));
   row_cosines(transposed(x.view()), transposed(y.view()), across);
-  CHECK(static_cast<double>(across[4]) ==
-        doctest::Approx(cosine_similarity(reference_backend{}, column(x.view(), 4), column(y.view(), 4))).epsilon(1e-5));
+  CHECK(
+      static_cast<double>(across[4]) ==
+      doctest::Approx(cosine_similarity(reference_backend{}, column(x.view(), 4), column(y.view(), 4))).epsilon(1e-5));
 }
 
 TEST_CASE("a backend's own row_cosines takes over") {

@@ -18,7 +18,7 @@ TEST_CASE("to_fixed rounds to nearest, ties to even") {
   CHECK(to_fixed(2.5000001, 0, "x") == 3);
   CHECK(to_fixed(0.5, 1, "x") == 1);
   CHECK(to_fixed(0.0, 80, "x") == 0);
-  CHECK(to_fixed(0x1p-65, 64, "x") == 0);   // half a step: to even
+  CHECK(to_fixed(0x1p-65, 64, "x") == 0);    // half a step: to even
   CHECK(to_fixed(0x1.8p-64, 64, "x") == 2);  // 1.5 steps: to even
   CHECK(to_fixed(1e-300, 64, "x") == 0);
   CHECK(to_fixed(std::numeric_limits<double>::denorm_min(), 64, "x") == 0);

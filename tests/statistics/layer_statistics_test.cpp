@@ -33,7 +33,8 @@ TEST_CASE("a window fed as an engine feeds it, against loops over tokens") {
       for (index_t slot = 0; slot < 2; ++slot) {
         if (w.indices(t, slot) != e) continue;
         double const g = static_cast<double>(w.weights(t, slot));
-        double const cosine = cosine_similarity(reference_backend{}, row(w.residual.view(), t), row(w.block_output.view(), t));
+        double const cosine =
+            cosine_similarity(reference_backend{}, row(w.residual.view(), t), row(w.block_output.view(), t));
         double const h = static_cast<double>(w.activation(e, t, 2));
         ++count;
         weighted += g * w.norm(e, t);

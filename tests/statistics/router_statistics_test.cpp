@@ -31,6 +31,9 @@ TEST_CASE("two tokens by hand") {
   CHECK(s.coactivation(1, 0) == 1);
   CHECK(s.coactivation(0, 0) == 1);
   CHECK(s.coactivation(0, 2) == 0);
+  CHECK(s.probability_product(0, 2) == doctest::Approx(.5 * .2 + .1 * .8));
+  CHECK(s.probability_product(2, 0) == s.probability_product(0, 2));
+  CHECK(s.probability_product(1, 1) == doctest::Approx(.3 * .3 + .1 * .1));
   CHECK(s.coverage() == 0);
   CHECK(s.unreached() == std::vector<index_t>{3});
 }

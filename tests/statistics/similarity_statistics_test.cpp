@@ -20,6 +20,8 @@ TEST_CASE("one token by hand, then a second one") {
   CHECK(s.attention() == doctest::Approx(.6));
   CHECK(s.moe() == doctest::Approx(.8));
   CHECK(s.moe_without_norm() == doctest::Approx(-std::sqrt(.5)));
+  CHECK(s.block_angle() == doctest::Approx(.5));
+  CHECK(s.moe_angle() == doctest::Approx(std::acos(.8) / std::acos(-1.0)));
   CHECK(s.residual_norm() == 5);
   CHECK(s.residual_square() == 25);
   CHECK(s.moe_output_norm() == 3);

@@ -92,7 +92,8 @@ struct window {
 };
 
 inline layer_statistics everything() {
-  return layer_statistics({.experts = experts, .hidden = hidden, .intermediate = width, .outputs = true, .neurons = true});
+  return layer_statistics(
+      {.experts = experts, .hidden = hidden, .intermediate = width, .outputs = true, .neurons = true});
 }
 
 }  // namespace toy

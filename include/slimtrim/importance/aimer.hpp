@@ -19,8 +19,8 @@ class aimer_importance {
  public:
   static constexpr need needs = need::weights;
 
-  /// Adds a weight matrix: anything with `extent(d)` and elements `W(row, column)` that convert to float: dense, quantised
-  /// or masked views in host memory. Throws `numeric_error` on NaN or infinity.
+  /// Adds a weight matrix: anything with `extent(d)` and elements `W(row, column)` that convert to float: dense,
+  /// quantised or masked views in host memory. Throws `numeric_error` on NaN or infinity.
   template <class Weight>
   void add(Weight const& weight) {
     for (index_t r = 0; r < weight.extent(0); ++r) {

@@ -1,4 +1,5 @@
-// What an expert criterion is: one score per expert, low = remove first, and what it must be given, as part of its type.
+// What an expert criterion is: one score per expert, low = remove first, and what it must be given, as part of its
+// type.
 #pragma once
 
 #include <slimtrim/core/index.hpp>

@@ -15,7 +15,8 @@ inline namespace v0 {
 struct frequency_importance {
   static constexpr need needs = need::statistics;
   [[nodiscard]] std::vector<double> operator()(layer_statistics const& layer) const {
-    return detail::each_expert(layer, [&](index_t j) { return detail::ratio(layer.router.count(j), layer.router.tokens()); });
+    return detail::each_expert(layer,
+                               [&](index_t j) { return detail::ratio(layer.router.count(j), layer.router.tokens()); });
   }
 };
 static_assert(statistics_criterion<frequency_importance>);

@@ -10,7 +10,8 @@
 namespace slimtrim {
 inline namespace v0 {
 
-/// F_ij = (1/N_ij) sum over tokens that hold i and j of g_i |f_i| g_j |f_j|, row-major [experts, experts]; 0 where N_ij = 0.
+/// F_ij = (1/N_ij) sum over tokens that hold i and j of g_i |f_i| g_j |f_j|, row-major [experts, experts]; 0 where N_ij
+/// = 0.
 ///
 /// arXiv 2609.18916. Symmetric; F_jj is the mean squared weighted norm. Squared units of the residual stream.
 [[nodiscard]] inline std::vector<double> hope_matrix(layer_statistics const& layer) {
@@ -32,7 +33,8 @@ struct hope_selection {
 namespace detail {
 
 // What removing j adds to b^T F b, given what is removed already.
-[[nodiscard]] inline double hope_increase(std::vector<double> const& matrix, std::vector<bool> const& removed, std::size_t j) {
+[[nodiscard]] inline double hope_increase(std::vector<double> const& matrix, std::vector<bool> const& removed,
+                                          std::size_t j) {
   std::size_t const n = removed.size();
   double increase = matrix[j * n + j];
   for (std::size_t i = 0; i < n; ++i)

@@ -12,8 +12,8 @@ inline namespace v0 {
 
 /// S_j = |sigma_j|_2 * sum over x in X_j of g_j(x), sigma_j: per-channel standard deviation of f_j over X_j.
 ///
-/// arXiv 2507.00390, its fused score. A sum over tokens in units of the residual stream. Needs statistics with `outputs`;
-/// throws `error` without them. Cost O(experts * hidden).
+/// arXiv 2507.00390, its fused score. A sum over tokens in units of the residual stream. Needs statistics with
+/// `outputs`; throws `error` without them. Cost O(experts * hidden).
 struct mone_importance {
   static constexpr need needs = need::statistics;
   [[nodiscard]] std::vector<double> operator()(layer_statistics const& layer) const {

@@ -14,7 +14,8 @@ inline namespace v0 {
 struct msan_importance {
   static constexpr need needs = need::statistics;
   [[nodiscard]] std::vector<double> operator()(layer_statistics const& layer) const {
-    return detail::each_expert(layer, [&](index_t j) { return detail::ratio(layer.norms.square(j), layer.router.count(j)); });
+    return detail::each_expert(layer,
+                               [&](index_t j) { return detail::ratio(layer.norms.square(j), layer.router.count(j)); });
   }
 };
 static_assert(statistics_criterion<msan_importance>);

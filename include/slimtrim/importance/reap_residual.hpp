@@ -10,8 +10,8 @@ inline namespace v0 {
 
 /// S_j = REAP_j / (1/T sum_x |x'|), x': the residual stream after attention; 0 when that mean is 0.
 ///
-/// Derived from arXiv 2510.13999 eq. 9. The residual stream grows with depth, and what an expert adds matters relative to
-/// it; the quotient has no unit, so layers are comparable. Inside a layer the ranking is REAP's. Cost O(experts).
+/// Derived from arXiv 2510.13999 eq. 9. The residual stream grows with depth, and what an expert adds matters relative
+/// to it; the quotient has no unit, so layers are comparable. Inside a layer the ranking is REAP's. Cost O(experts).
 struct reap_residual_importance {
   static constexpr need needs = need::statistics;
   gate_weight gates = gate_weight::model;

@@ -70,8 +70,8 @@ namespace detail {
 
 /// Removes the expert whose removal leaves the least loss, again and again; ties to the lower index.
 ///
-/// A greedy form of arXiv 2402.14800 for more experts than subsets can be listed. Cost (experts - keep) * experts losses
-/// at most. Throws `error` unless 1 <= keep <= experts.
+/// A greedy form of arXiv 2402.14800 for more experts than subsets can be listed. Cost (experts - keep) * experts
+/// losses at most. Throws `error` unless 1 <= keep <= experts.
 [[nodiscard]] inline reconstruction_result reconstruct_greedily(index_t experts, index_t keep,
                                                                 reconstruction_loss const& loss) {
   expects(keep >= 1 && keep <= experts, "reconstruction", "keep: expected 1 .. experts");

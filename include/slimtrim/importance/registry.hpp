@@ -87,8 +87,10 @@ struct criterion_choice {
     if (entry.name == plain) choice.entry = &entry;
   if (choice.entry == nullptr) {
     std::string known;
-    for (criterion_entry const& entry : detail::criteria) known += (known.empty() ? "" : ", ") + std::string(entry.name);
-    throw usage_error("criterion: expected one of " + known + " (or global_ before it), found '" + std::string(name) + "'");
+    for (criterion_entry const& entry : detail::criteria)
+      known += (known.empty() ? "" : ", ") + std::string(entry.name);
+    throw usage_error("criterion: expected one of " + known + " (or global_ before it), found '" + std::string(name) +
+                      "'");
   }
   return choice;
 }

@@ -13,7 +13,7 @@ namespace slimtrim {
 inline namespace v0 {
 
 struct super_expert_options {
-  double percentile = 0.995;     ///< of the largest magnitudes of all experts of all layers
+  double percentile = 0.995;      ///< of the largest magnitudes of all experts of all layers
   double share_of_largest = 0.1;  ///< of the largest of all
   double layer_share = 0.75;      ///< only the first layers can hold super-experts
 };

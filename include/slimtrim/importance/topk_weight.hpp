@@ -15,7 +15,8 @@ inline namespace v0 {
 struct topk_weight_importance {
   static constexpr need needs = need::statistics;
   [[nodiscard]] std::vector<double> operator()(layer_statistics const& layer) const {
-    return detail::each_expert(layer, [&](index_t j) { return detail::ratio(layer.router.weight(j), layer.router.tokens()); });
+    return detail::each_expert(layer,
+                               [&](index_t j) { return detail::ratio(layer.router.weight(j), layer.router.tokens()); });
   }
 };
 static_assert(statistics_criterion<topk_weight_importance>);

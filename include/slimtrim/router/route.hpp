@@ -128,8 +128,8 @@ class token_router {
 
   void weigh(vector_view<std::int32_t const> indices, vector_view<float> weights) {
     double largest = removed;
-    bool const selected_softmax = rule_.score == score_function::softmax &&
-                                  (rule_.select_before_score || rule_.renormalise);
+    bool const selected_softmax =
+        rule_.score == score_function::softmax && (rule_.select_before_score || rule_.renormalise);
     if (selected_softmax)
       for (index_t slot = 0; slot < indices.extent(0); ++slot)
         if (indices(slot) >= 0) largest = std::max(largest, logits_[static_cast<std::size_t>(indices(slot))]);
@@ -150,8 +150,8 @@ class token_router {
       if (divisor == 0) divisor = 1;  // every selected score is zero, and so are the weights
     }
     for (index_t slot = 0; slot < indices.extent(0); ++slot)
-      weights(slot) = indices(slot) < 0 ? 0.0F
-                                        : static_cast<float>(value(slot) / divisor * static_cast<double>(rule_.scale));
+      weights(slot) =
+          indices(slot) < 0 ? 0.0F : static_cast<float>(value(slot) / divisor * static_cast<double>(rule_.scale));
   }
 
   routing_rule rule_;
@@ -167,12 +167,12 @@ class token_router {
 ///
 /// logits: [tokens, experts]; bias: [experts] or no data (required exactly when `rule.selection_bias`);
 /// indices, weights: [tokens, top_k]; probabilities: [tokens, experts] or no data, receives s (with
-/// `select_before_score`, the score over all experts); kept: [experts] or no data, experts with 0 are treated as removed
-/// (their logit is -infinity before the score). Slots are in descending order of the selection score, ties to the lower
-/// index. With fewer eligible experts than slots, all are used and the other slots are `no_expert` with weight 0. A logit
-/// of -infinity removes an expert for its token. Arithmetic in double, one rounding to float.
-/// Cost O(tokens * experts * top_k). Deterministic for any executor. Throws `error` on wrong shapes or rule,
-/// `numeric_error` on NaN or +infinity. A member `route` of the backend with the same arguments takes over.
+/// `select_before_score`, the score over all experts); kept: [experts] or no data, experts with 0 are treated as
+/// removed (their logit is -infinity before the score). Slots are in descending order of the selection score, ties to
+/// the lower index. With fewer eligible experts than slots, all are used and the other slots are `no_expert` with
+/// weight 0. A logit of -infinity removes an expert for its token. Arithmetic in double, one rounding to float. Cost
+/// O(tokens * experts * top_k). Deterministic for any executor. Throws `error` on wrong shapes or rule, `numeric_error`
+/// on NaN or +infinity. A member `route` of the backend with the same arguments takes over.
 template <tensor_backend B>
 void route(B const& backend, matrix_view<float const, B::memory> logits, routing_rule const& rule,
            vector_view<float const, B::memory> bias, matrix_view<std::int32_t, B::memory> indices,

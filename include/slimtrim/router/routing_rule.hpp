@@ -22,16 +22,16 @@ enum class group_score {
 
 /// A routing rule: scores from logits, a selection of `top_k` experts, weights of the selected.
 ///
-/// | family                                   | rule                                                                    |
-/// |------------------------------------------|-------------------------------------------------------------------------|
-/// | Mixtral, Qwen3-MoE                       | defaults: softmax over all, top-k, renormalised                         |
-/// | Qwen2-MoE, OLMoE, DeepSeek-MoE           | `.renormalise = false`                                                  |
-/// | DeepSeek-V2                              | and `.groups, .groups_kept, .scale`                                     |
-/// | DeepSeek-V3, Kimi-K2, GLM-4.5            | sigmoid, selection_bias, groups by top_two_sum, epsilon 1e-20, scale    |
-/// | ERNIE-4.5                                | softmax, selection_bias, `.weight_sum_floor`                            |
-/// | DeepSeek-V4                              | sqrt_softplus, selection_bias, scale                                    |
-/// | gpt-oss, Granite                         | `.select_before_score = true`: top-k logits, softmax over the selected  |
-/// | Llama-4                                  | sigmoid, top_k 1, no renormalisation, `.weight_scales_input = true`     |
+/// | family                                   | rule                                                                  |
+/// |------------------------------------------|-----------------------------------------------------------------------|
+/// | Mixtral, Qwen3-MoE                       | defaults: softmax over all, top-k, renormalised                       |
+/// | Qwen2-MoE, OLMoE, DeepSeek-MoE           | `.renormalise = false`                                                |
+/// | DeepSeek-V2                              | and `.groups, .groups_kept, .scale`                                   |
+/// | DeepSeek-V3, Kimi-K2, GLM-4.5            | sigmoid, selection_bias, groups by top_two_sum, epsilon 1e-20, scale  |
+/// | ERNIE-4.5                                | softmax, selection_bias, `.weight_sum_floor`                          |
+/// | DeepSeek-V4                              | sqrt_softplus, selection_bias, scale                                  |
+/// | gpt-oss, Granite                         | `.select_before_score = true`: top-k logits, softmax over the selected|
+/// | Llama-4                                  | sigmoid, top_k 1, no renormalisation, `.weight_scales_input = true`   |
 struct routing_rule {
   score_function score = score_function::softmax;
   index_t top_k = 2;
@@ -58,8 +58,7 @@ inline void check_routing_rule(routing_rule const& rule, index_t experts) {
   expects(experts > 0, "routing_rule", "experts: expected at least 1");
   expects(rule.top_k > 0, "routing_rule", "top_k: expected at least 1");
   expects(rule.groups > 0, "routing_rule", "groups: expected at least 1");
-  expects(rule.groups_kept > 0 && rule.groups_kept <= rule.groups, "routing_rule",
-          "groups_kept: expected 1 .. groups");
+  expects(rule.groups_kept > 0 && rule.groups_kept <= rule.groups, "routing_rule", "groups_kept: expected 1 .. groups");
   expects(experts % rule.groups == 0, "routing_rule", "groups: expected a divisor of the number of experts");
   expects(rule.weight_sum_epsilon >= 0 && rule.weight_sum_floor >= 0, "routing_rule",
           "weight_sum_epsilon, weight_sum_floor: expected values >= 0");

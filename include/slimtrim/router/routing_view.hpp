@@ -12,7 +12,7 @@ inline namespace v0 {
 /// The outputs of `route` in host memory. For routers whose weight scales the expert's input, the outputs already carry
 /// it: give weights of 1 to whatever multiplies them with output norms.
 struct routing_view {
-  matrix_view<float const> probabilities{};  ///< [tokens, experts], the scores over all experts
+  matrix_view<float const> probabilities{};   ///< [tokens, experts], the scores over all experts
   matrix_view<std::int32_t const> indices{};  ///< [tokens, slots], negative: unused slot
   matrix_view<float const> weights{};         ///< [tokens, slots], what the model multiplies with
 
@@ -41,7 +41,8 @@ inline void check_routing_view(routing_view const& routing, index_t experts) {
   expects_equal(routing.weights.extent(1), routing.slots(), "routing_view", "columns of weights");
   for (index_t t = 0; t < routing.tokens(); ++t)
     for (index_t slot = 0; slot < routing.slots(); ++slot)
-      expects(routing.indices(t, slot) < experts, "routing_view", "indices: expected experts below the number of experts");
+      expects(routing.indices(t, slot) < experts, "routing_view",
+              "indices: expected experts below the number of experts");
 }
 
 }  // namespace v0

@@ -132,16 +132,14 @@ void row_cosines(B const& backend, X&& x, Y&& y, Out&& out) {
       index_t const end = piece * rows_a_piece + rows_a_piece;
       index_t const last = end < a.extent(0) ? end : a.extent(0);
       for (index_t i = piece * rows_a_piece; i < last; ++i)
-        result(i) = static_cast<result_value>(
-            detail::cosine<B, value, space::host>(backend, row(a, i), row(b, i)));
+        result(i) = static_cast<result_value>(detail::cosine<B, value, space::host>(backend, row(a, i), row(b, i)));
     });
   }
 }
 
 /// The same on `default_backend`.
 template <matrix_like X, matrix_like Y, vector_like Out>
-  requires(!tensor_backend<std::remove_cvref_t<X>>)
-void row_cosines(X&& x, Y&& y, Out&& out) {
+requires(!tensor_backend<std::remove_cvref_t<X>>) void row_cosines(X&& x, Y&& y, Out&& out) {
   using view = decltype(as_const_matrix(x));
   row_cosines(default_backend<view::memory>{}, x, y, out);
 }

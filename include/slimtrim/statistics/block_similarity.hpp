@@ -12,8 +12,8 @@
 namespace slimtrim {
 inline namespace v0 {
 
-/// Sums over tokens of cos(h_l, h_m) for l < m, with h_l the residual stream that enters layer l and h_L what leaves the
-/// last. Memory 24 L^2 bytes; the caller holds the L + 1 streams of one window.
+/// Sums over tokens of cos(h_l, h_m) for l < m, with h_l the residual stream that enters layer l and h_L what leaves
+/// the last. Memory 24 L^2 bytes; the caller holds the L + 1 streams of one window.
 class block_similarity : public accumulator<block_similarity> {
  public:
   explicit block_similarity(index_t layers)

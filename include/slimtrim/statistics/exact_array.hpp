@@ -52,7 +52,9 @@ class exact_array {
   }
 
   /// The committed sum (or maximum) as a double, rounded once.
-  [[nodiscard]] double value(index_t i) const { return from_fixed(totals_[static_cast<std::size_t>(i)], fraction_bits_); }
+  [[nodiscard]] double value(index_t i) const {
+    return from_fixed(totals_[static_cast<std::size_t>(i)], fraction_bits_);
+  }
   [[nodiscard]] std::vector<double> values() const {
     std::vector<double> result(totals_.size());
     for (std::size_t i = 0; i < result.size(); ++i) result[i] = from_fixed(totals_[i], fraction_bits_);
@@ -93,7 +95,8 @@ class exact_array {
 };
 
 /// Base of an accumulator whose whole state is exact arrays. `Derived` has
-/// `template <class Self, class F> static void each(Self& self, F&& f)`, which calls `f` on each array in a fixed order.
+/// `template <class Self, class F> static void each(Self& self, F&& f)`, which calls `f` on each array in a fixed
+/// order.
 ///
 /// An engine adds what a window of tokens gives, then commits it; a window abandoned half-way is discarded. A window
 /// is the unit of rounding: parts of whole windows merge to the bits of the whole.

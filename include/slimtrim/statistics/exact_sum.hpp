@@ -44,7 +44,8 @@ struct fixed_point_scale {
   int const shift = (biased == 0 ? 1 : biased) - 1075 + fraction_bits;
   int128_t magnitude = 0;
   if (shift >= 0) {
-    if (shift > 127 - 54) throw numeric_error(std::string(quantity) + ": the contribution does not fit its fixed-point scale");
+    if (shift > 127 - 54)
+      throw numeric_error(std::string(quantity) + ": the contribution does not fit its fixed-point scale");
     magnitude = static_cast<int128_t>(mantissa) << shift;
   } else if (shift > -64) {
     std::uint64_t const whole = mantissa >> -shift, rest = mantissa & ((std::uint64_t{1} << -shift) - 1);
@@ -62,7 +63,8 @@ struct fixed_point_scale {
 /// a + b. Throws `numeric_error` that names `quantity` on overflow.
 [[nodiscard]] inline int128_t add_fixed(int128_t a, int128_t b, std::string_view quantity) {
   int128_t sum = 0;
-  if (__builtin_add_overflow(a, b, &sum)) throw numeric_error(std::string(quantity) + ": the sum left its fixed-point range");
+  if (__builtin_add_overflow(a, b, &sum))
+    throw numeric_error(std::string(quantity) + ": the sum left its fixed-point range");
   return sum;
 }
 

@@ -1,4 +1,5 @@
-// Norms of expert outputs on the tokens that each expert was given, plain and weighted in every way that a criterion asks.
+// Norms of expert outputs on the tokens that each expert was given, plain and weighted in every way that a criterion
+// asks.
 #pragma once
 
 #include <slimtrim/backend/tensor_backend.hpp>

@@ -26,7 +26,8 @@ class expert_outputs : public accumulator<expert_outputs> {
   /// Adds one expert's outputs of the open window. outputs: [n, hidden].
   template <host_backend B>
   void add(B const& backend, index_t expert, matrix_view<float const> outputs) {
-    expects(expert >= 0 && expert < experts_, "expert_outputs", "expert: expected an index below the number of experts");
+    expects(expert >= 0 && expert < experts_, "expert_outputs",
+            "expert: expected an index below the number of experts");
     expects_equal(outputs.extent(1), hidden_, "expert_outputs", "columns of outputs");
     count_.add(expert, static_cast<double>(outputs.extent(0)));
     double* const sums = sum_.window().data() + expert * hidden_;

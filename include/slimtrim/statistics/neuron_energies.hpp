@@ -25,9 +25,11 @@ class neuron_energies : public accumulator<neuron_energies> {
   /// Adds one expert's hidden activations of the open window. activations: [n, width]; weights: [n].
   template <host_backend B>
   void add(B const& backend, index_t expert, matrix_view<float const> activations, std::span<float const> weights) {
-    expects(expert >= 0 && expert < experts_, "neuron_energies", "expert: expected an index below the number of experts");
+    expects(expert >= 0 && expert < experts_, "neuron_energies",
+            "expert: expected an index below the number of experts");
     expects_equal(activations.extent(1), width_, "neuron_energies", "columns of activations");
-    expects_equal(static_cast<long long>(weights.size()), activations.extent(0), "neuron_energies", "length of weights");
+    expects_equal(static_cast<long long>(weights.size()), activations.extent(0), "neuron_energies",
+                  "length of weights");
     double* const weighted = weighted_.window().data() + expert * width_;
     double* const plain = plain_.window().data() + expert * width_;
     constexpr index_t neurons_a_piece = 512;

@@ -9,7 +9,7 @@
 namespace slimtrim {
 inline namespace v0 {
 
-/// Counts, probabilities and gate weights of `experts` experts. Memory 24 experts (experts + 6) bytes, whatever the
+/// Counts, probabilities and gate weights of `experts` experts. Memory 24 experts (2 experts + 6) bytes, whatever the
 /// number of tokens. Doubles within a window, exact across windows. Deterministic.
 class router_statistics : public accumulator<router_statistics> {
  public:
@@ -21,14 +21,22 @@ class router_statistics : public accumulator<router_statistics> {
         weight_("router.weight", {experts}, fixed_point_scale::ratios),
         raw_weight_("router.raw_weight", {experts}, fixed_point_scale::ratios),
         renormalised_weight_("router.renormalised_weight", {experts}, fixed_point_scale::ratios),
-        coactivation_("router.coactivation", {experts, experts}, fixed_point_scale::counts) {}
+        coactivation_("router.coactivation", {experts, experts}, fixed_point_scale::counts),
+        product_("router.probability_product", {experts, experts}, fixed_point_scale::ratios) {}
 
   /// Adds the tokens of an open window. Throws `error` when `routing` has other extents.
   void add(routing_view const& routing) {
     check_routing_view(routing, experts_);
     tokens_.add(0, static_cast<double>(routing.tokens()));
     for (index_t t = 0; t < routing.tokens(); ++t) {
-      for (index_t j = 0; j < experts_; ++j) probability_.add(j, static_cast<double>(routing.probabilities(t, j)));
+      for (index_t j = 0; j < experts_; ++j) {
+        double const p = static_cast<double>(routing.probabilities(t, j));
+        probability_.add(j, p);
+        if (p == 0) continue;
+        // The lower triangle is enough: probability_product reads it for both orders.
+        double* const products = product_.window().data() + j * experts_;
+        for (index_t i = 0; i <= j; ++i) products[i] += p * static_cast<double>(routing.probabilities(t, i));
+      }
       double const sum = routing.raw_gate_sum(t);
       for (index_t slot = 0; slot < routing.slots(); ++slot) {
         index_t const j = routing.indices(t, slot);
@@ -59,6 +67,11 @@ class router_statistics : public accumulator<router_statistics> {
   /// N_ij: tokens that hold both; N_jj = N_j.
   [[nodiscard]] double coactivation(index_t i, index_t j) const { return coactivation_.value(i * experts_ + j); }
 
+  /// Sum over all tokens of p_i p_j: how alike two experts' router columns are.
+  [[nodiscard]] double probability_product(index_t i, index_t j) const {
+    return product_.value(i > j ? i * experts_ + j : j * experts_ + i);
+  }
+
   /// The fewest tokens that any expert got.
   [[nodiscard]] double coverage() const {
     double fewest = experts_ > 0 ? count(0) : 0.0;
@@ -82,11 +95,12 @@ class router_statistics : public accumulator<router_statistics> {
     f(self.raw_weight_);
     f(self.renormalised_weight_);
     f(self.coactivation_);
+    f(self.product_);
   }
 
  private:
   index_t experts_;
-  exact_array tokens_, count_, probability_, weight_, raw_weight_, renormalised_weight_, coactivation_;
+  exact_array tokens_, count_, probability_, weight_, raw_weight_, renormalised_weight_, coactivation_, product_;
 };
 
 }  // namespace v0

@@ -3,6 +3,7 @@
 
 #include <slimtrim/backend/tensor_backend.hpp>
 #include <slimtrim/core/error.hpp>
+#include <slimtrim/similarity/angular.hpp>
 #include <slimtrim/similarity/cosine.hpp>
 #include <slimtrim/statistics/exact_array.hpp>
 
@@ -32,6 +33,9 @@ class similarity_statistics : public accumulator<similarity_statistics> {
         attention_("similarity.attention", {1}, fixed_point_scale::ratios),
         moe_("similarity.moe", {1}, fixed_point_scale::ratios),
         moe_without_norm_("similarity.moe_without_norm", {1}, fixed_point_scale::ratios),
+        block_angle_("similarity.block_angle", {1}, fixed_point_scale::ratios),
+        attention_angle_("similarity.attention_angle", {1}, fixed_point_scale::ratios),
+        moe_angle_("similarity.moe_angle", {1}, fixed_point_scale::ratios),
         residual_norm_("similarity.residual_norm", {1}, fixed_point_scale::magnitudes),
         residual_square_("similarity.residual_square", {1}, fixed_point_scale::magnitudes),
         moe_output_norm_("similarity.moe_output_norm", {1}, fixed_point_scale::magnitudes),
@@ -44,11 +48,16 @@ class similarity_statistics : public accumulator<similarity_statistics> {
     tokens_.add(0, static_cast<double>(tokens));
     values_.resize(tokens);
     change_.resize(tokens);
-    auto const add_cosines = [&](exact_array& to, matrix_view<float const> a, matrix_view<float const> b) {
+    auto const add_cosines = [&](exact_array& to, exact_array* angle, matrix_view<float const> a,
+                                 matrix_view<float const> b) {
       row_cosines(backend, a, b, vector_view<float>(values_.data(), tokens));
-      double sum = 0;
-      for (float const value : values_) sum += static_cast<double>(value);
+      double sum = 0, angles = 0;
+      for (float const value : values_) {
+        sum += static_cast<double>(value);
+        if (angle != nullptr) angles += angular_distance(static_cast<double>(value));
+      }
       to.add(0, sum);
+      if (angle != nullptr) angle->add(0, angles);
     };
     auto const add_norms = [&](exact_array& norm, exact_array& square, matrix_view<float const> a) {
       backend.row_dots(a, a, vector_view<float>(values_.data(), tokens));
@@ -60,10 +69,10 @@ class similarity_statistics : public accumulator<similarity_statistics> {
       norm.add(0, norms);
       square.add(0, squares);
     };
-    add_cosines(block_, x.block_input, x.block_output);
-    add_cosines(attention_, x.block_input, x.residual);
-    add_cosines(moe_without_norm_, x.moe_input, x.moe_output);
-    add_cosines(moe_, x.residual, x.block_output);
+    add_cosines(block_, &block_angle_, x.block_input, x.block_output);
+    add_cosines(attention_, &attention_angle_, x.block_input, x.residual);
+    add_cosines(moe_without_norm_, nullptr, x.moe_input, x.moe_output);
+    add_cosines(moe_, &moe_angle_, x.residual, x.block_output);
     for (std::size_t t = 0; t < tokens; ++t) change_[t] = 1.0 - static_cast<double>(values_[t]);
     add_norms(residual_norm_, residual_square_, x.residual);
     add_norms(moe_output_norm_, moe_output_square_, x.moe_output);
@@ -81,6 +90,10 @@ class similarity_statistics : public accumulator<similarity_statistics> {
   [[nodiscard]] double moe() const { return mean(moe_); }
   /// Mean cos(norm(x'), MoE(norm(x'))): eq. 8, for comparison.
   [[nodiscard]] double moe_without_norm() const { return mean(moe_without_norm_); }
+  /// Mean angular distances of the same three pairs, in units of pi: arXiv 2403.17887 eq. 6.
+  [[nodiscard]] double block_angle() const { return mean(block_angle_); }
+  [[nodiscard]] double attention_angle() const { return mean(attention_angle_); }
+  [[nodiscard]] double moe_angle() const { return mean(moe_angle_); }
   /// Mean |x'|.
   [[nodiscard]] double residual_norm() const { return mean(residual_norm_); }
   /// Mean |x'|^2.
@@ -97,6 +110,9 @@ class similarity_statistics : public accumulator<similarity_statistics> {
     f(self.attention_);
     f(self.moe_);
     f(self.moe_without_norm_);
+    f(self.block_angle_);
+    f(self.attention_angle_);
+    f(self.moe_angle_);
     f(self.residual_norm_);
     f(self.residual_square_);
     f(self.moe_output_norm_);
@@ -104,14 +120,12 @@ class similarity_statistics : public accumulator<similarity_statistics> {
   }
 
  private:
-  [[nodiscard]] double mean(exact_array const& sum) const {
-    return tokens() > 0 ? sum.value(0) / tokens() : 0.0;
-  }
+  [[nodiscard]] double mean(exact_array const& sum) const { return tokens() > 0 ? sum.value(0) / tokens() : 0.0; }
 
   std::vector<float> values_;
   std::vector<double> change_;
-  exact_array tokens_, block_, attention_, moe_, moe_without_norm_, residual_norm_, residual_square_, moe_output_norm_,
-      moe_output_square_;
+  exact_array tokens_, block_, attention_, moe_, moe_without_norm_, block_angle_, attention_angle_, moe_angle_,
+      residual_norm_, residual_square_, moe_output_norm_, moe_output_square_;
 };
 
 }  // namespace v0
