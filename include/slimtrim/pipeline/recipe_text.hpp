@@ -40,7 +40,7 @@ inline constexpr std::array<built_in_recipe, 8> built_in_recipes{{
     {"deepseek-b4-awq", "block_drop:4+awq:4g64"},
 }};
 
-inline constexpr std::array<std::string_view, 14> expert_criteria{
+inline constexpr std::array<std::string_view, 14> expert_criterion_names{
     "reap", "router_probability", "topk_weight", "frequency", "weighted_frequency", "ean",    "man",
     "msan", "easy_ep",            "hope",        "mone",      "aimer",              "random", "reap_residual"};
 inline constexpr std::array<std::string_view, 7> layer_criteria{
@@ -212,7 +212,7 @@ class step_reader {
     std::vector<std::string_view> names;
     if (is_layer_method(m)) names.assign(layer_criteria.begin(), layer_criteria.end());
     if (m == method::expert_drop || m == method::novice) {
-      names.assign(expert_criteria.begin(), expert_criteria.end());
+      names.assign(expert_criterion_names.begin(), expert_criterion_names.end());
       names.push_back("reconstruction");
     }
     if (m == method::expert_merge) names.assign(merge_criteria.begin(), merge_criteria.end());
