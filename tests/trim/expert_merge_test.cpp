@@ -13,7 +13,7 @@ namespace {
 
 struct expert {
   tensor<float, 2> gate{7, 5}, up{7, 5}, down{5, 7};
-  [[nodiscard]] expert_weights weights() const { return {gate.view(), up.view(), down.view()}; }
+  [[nodiscard]] expert_matrices weights() const { return {gate.view(), up.view(), down.view()}; }
 };
 
 expert random_expert() {
@@ -68,7 +68,7 @@ TEST_CASE("the weighted average by hand, without alignment; an expert without a 
   CHECK_THROWS_AS(average_experts(members, weights, orders, neuron_axis::rows, wrong.view()), error);
   CHECK_THROWS_AS(average_experts({}, {}, {}, neuron_axis::rows, out.view()), error);
   auto const e = random_expert();
-  expert_weights const gateless{{}, e.up.view(), e.down.view()};
+  expert_matrices const gateless{{}, e.up.view(), e.down.view()};
   CHECK(align_neurons(reference_backend{}, gateless, gateless) == std::vector<index_t>{0, 1, 2, 3, 4, 5, 6});
   CHECK_THROWS_AS(align_neurons(reference_backend{}, gateless, {{}, e.down.view(), e.down.view()}), error);
 }

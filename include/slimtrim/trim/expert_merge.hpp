@@ -18,7 +18,7 @@ inline namespace v0 {
 
 /// The three projections of one expert in host memory. gate, up: [width, hidden]; down: [hidden, width]. An expert
 /// without a gate has no data there.
-struct expert_weights {
+struct expert_matrices {
   matrix_view<float const> gate{};
   matrix_view<float const> up{};
   matrix_view<float const> down{};
@@ -34,8 +34,8 @@ enum class neuron_axis { rows, columns };
 /// its output. Cost three products [width, hidden] x [hidden, width] and O(width^3); memory 12 width^2 bytes. Throws
 /// `error` on different shapes.
 template <host_backend B>
-[[nodiscard]] std::vector<index_t> align_neurons(B const& backend, expert_weights const& kept,
-                                                 expert_weights const& other) {
+[[nodiscard]] std::vector<index_t> align_neurons(B const& backend, expert_matrices const& kept,
+                                                 expert_matrices const& other) {
   index_t const width = kept.up.extent(0);
   tensor<double, 2> cost(width, width);
   tensor<float, 2> products(width, width);
