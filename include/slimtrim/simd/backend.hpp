@@ -1,0 +1,104 @@
+// The host backend with our own kernels for the hot loops; everything else is eigen_backend.
+#pragma once
+
+#include <slimtrim/backend/eigen.hpp>
+#include <slimtrim/linalg/product.hpp>
+#include <slimtrim/simd/dispatch.hpp>
+#include <slimtrim/simd/gemm.hpp>
+#include <slimtrim/simd/gemv.hpp>
+#include <slimtrim/simd/interleaved_weight.hpp>
+
+#include <memory>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+namespace slimtrim {
+inline namespace v0 {
+
+/// `activations = activation_kind::int8` rounds the activations of products with codes to 8 bits in blocks of 32, for
+/// speed (bound: simd::rounded_activations); it is never chosen otherwise. `kernels`: null for those of the compiler's
+/// flags, or what runtime_kernels() returned.
+struct simd_options {
+  activation_kind activations = activation_kind::floating;
+  simd::kernel_table const* kernels = nullptr;
+};
+
+/// eigen_backend with fused products (gemv.hpp, gemm.hpp). Deterministic for any executor.
+class simd_backend : public eigen_backend {
+ public:
+  /// Up to this many tokens weights are streamed past the tokens, beyond they are expanded into tiles.
+  static constexpr index_t few_tokens = 2 * simd::few_tokens;
+
+  explicit simd_backend(simd_options options = {}) : simd_backend(nullptr, options, simd::static_kernels()) {}
+  explicit simd_backend(executor& pieces_on, simd_options options = {})
+      : simd_backend(&pieces_on, options, simd::static_kernels()) {}
+
+  [[nodiscard]] simd::kernel_table const& kernels() const { return *kernels_; }
+  [[nodiscard]] activation_kind activations() const { return activations_; }
+
+  /// Y = X Wᵀ for a weight of any kind; shapes as slimtrim::product, which checks them. Codes and dense weights take
+  /// kernels, prepared or not; anything else is expanded a few rows at a time.
+  void product(matrix_view<float const> X, weight_view const& w, matrix_view<float> Y) const {
+    if (X.extent(0) == 0 || Y.extent(1) == 0) return;
+    if (auto const* panels = simd::panels_of(w)) {
+      expects_equal(panels->lanes, kernels_->lanes, "simd_backend", "rows a panel of a weight prepared elsewhere");
+      return multiply({*panels, nullptr}, X, Y);
+    }
+    if (X.extent(0) <= few_tokens && stream_rows(X, w, Y)) return;
+    if (auto const plan = plan_when_exact(w)) return multiply({*plan, &w}, X, Y);
+    slimtrim::product(static_cast<eigen_backend const&>(*this), X, w, Y);
+  }
+
+  /// The weight converted once into the layout of the kernels, in memory of this backend and its copies; the weight
+  /// itself where it does not fit. Values do not change. Call it when a model is loaded.
+  [[nodiscard]] weight prepare(weight const& w) const {
+    auto converted = simd::interleave(w.view, kernels_->lanes, *arena_, run_on());
+    return converted ? simd::as_weight(std::move(*converted)) : w;
+  }
+
+ private:
+  simd_backend(executor* pieces_on, simd_options const& options, simd::kernel_table const& compiled)
+      : eigen_backend(pieces_on != nullptr ? eigen_backend(*pieces_on) : eigen_backend()),
+        kernels_(options.kernels != nullptr ? options.kernels : &compiled),
+        activations_(options.activations), arena_(std::make_shared<simd::weight_arena>()) {}
+
+  void multiply(simd::panel_source const& source, matrix_view<float const> X, matrix_view<float> Y) const {
+    if (activations_ == activation_kind::int8 && source.plan.quantised())
+      return simd::gemv_int8(*kernels_, run_on(), source, X, Y);
+    if (X.extent(0) <= few_tokens) return simd::gemv_exact(*kernels_, run_on(), source, X, Y);
+    simd::gemm_exact(*kernels_, run_on(), source, X, Y);
+  }
+
+  // Whether w is dense with contiguous rows, which few tokens meet in place.
+  bool stream_rows(matrix_view<float const> X, weight_view const& w, matrix_view<float> Y) const {
+    return std::visit(
+        [&](auto const& view) {
+          if constexpr (requires { view.strides; }) {
+            if (view.stride(1) != 1 && view.extent(1) > 1) return false;
+            using element = std::remove_const_t<std::remove_pointer_t<decltype(view.data)>>;
+            simd::gemv_dense<element>(*kernels_, run_on(), view, X, Y);
+            return true;
+          } else {
+            return false;
+          }
+        },
+        w);
+  }
+
+  // Panels made on the fly convert float16 by its finite rule, so only prepared ones (which were looked at) may be so.
+  [[nodiscard]] std::optional<simd::panel_view> plan_when_exact(weight_view const& w) const {
+    if (std::holds_alternative<matrix_view<float16 const>>(w) || std::holds_alternative<masked_view<float16>>(w))
+      return std::nullopt;
+    return simd::plan_panels(w, kernels_->lanes);
+  }
+
+  simd::kernel_table const* kernels_;
+  activation_kind activations_;
+  std::shared_ptr<simd::weight_arena> arena_;
+};
+
+static_assert(host_backend<simd_backend> && fuses_product<simd_backend>);
+
+}  // namespace v0
+}  // namespace slimtrim
