@@ -25,6 +25,8 @@ TEST_CASE("fields are read and named") {
   CHECK_THROWS_WITH_AS((void)list.at(1).string(), "t.json: a.list[1]: expected a string, found true", input_error);
   CHECK_THROWS_WITH_AS((void)list.at(2).boolean(), "t.json: a.list[2]: expected true or false, found \"x\"",
                        input_error);
+  CHECK_THROWS_WITH_AS((void)list.at(9), "t.json: a.list: expected at least 10 values, found 9", input_error);
+  CHECK_THROWS_AS((void)list.at(2).at(std::size_t{0}), input_error);
   CHECK_THROWS_AS((void)list.at(4).character(), input_error);
   CHECK_THROWS_AS((void)list.at(5).natural(), input_error);
   CHECK_THROWS_AS((void)list.at(6).natural(), input_error);

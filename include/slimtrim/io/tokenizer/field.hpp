@@ -50,6 +50,7 @@ class json_field {
     return value_->size();
   }
   [[nodiscard]] json_field at(std::size_t index) const {
+    if (index >= size()) fail("at least " + std::to_string(index + 1) + " values", std::to_string(size()));
     return json_field((*value_)[index], file_, path_ + "[" + std::to_string(index) + "]");
   }
 
