@@ -8,6 +8,7 @@
 #include <slimtrim/core/progress.hpp>
 #include <slimtrim/io/atomic_folder.hpp>
 #include <slimtrim/io/sharded_writer.hpp>
+#include <slimtrim/pipeline/calibrated_pass.hpp>
 #include <slimtrim/pipeline/open_model.hpp>
 #include <slimtrim/pipeline/output_config.hpp>
 #include <slimtrim/pipeline/output_modules.hpp>
@@ -30,6 +31,8 @@ inline namespace v0 {
 struct compress_options {
   std::string format{};  ///< of packed weights; empty: the input's, else compressed-tensors
   std::uint64_t most_shard_bytes = 5'000'000'000;
+  token_windows const* data = nullptr;  ///< calibration windows, for the steps that work on tokens
+  calibrated_options calibrated{};
   progress_callback progress{};
 };
 
@@ -210,19 +213,26 @@ compress_result compress(B const& backend, opened_model const& input, plan const
     report();
   }
   tensor_sink const sink = [&](std::string const& name, std::span<std::byte const> bytes) { writer.write(name, bytes); };
+  auto const finish = [&](slimmed_module const& m, slim_result const& slimmed) {
+    emit_slimmed(format.get(), m, slimmed, sink);
+    result.slimmed.push_back(slimmed_summary(m, slimmed));
+    ++done;
+    report();
+  };
+  bool const calibrated = needs_calibrated_pass(modules);
+  if (calibrated) {
+    if (options.data == nullptr) throw usage_error("recipe " + p.recipe + ": works on calibration tokens: give --data");
+    slim_calibrated(backend, input, p, modules, *options.data, finish, options.calibrated);
+  }
   for (slimmed_module const& m : modules.slimmed) {
-    weight const source = input.weights->matrix(m.from);
-    slim_result slimmed;
+    bool const in_layers = is_attention_role(m.from.role) || is_feed_forward_role(m.from.role);
+    if (calibrated && in_layers && m.from.role != module_role::router) continue;
     try {
-      slimmed = slim_matrix(backend, source.view, m);
+      finish(m, slim_matrix(backend, input.weights->matrix(m.from).view, m));
     } catch (input_error const& e) {
       throw input_error(input.files->place(), "tensor '" + module_name(*input.config.family, m.from) + "': " + e.what());
     }
-    emit_slimmed(format.get(), m, slimmed, sink);
-    result.slimmed.push_back(slimmed_summary(m, slimmed));
     input.files->release(module_name(*input.config.family, m.from));
-    ++done;
-    report();
   }
   writer.finish();
   folder.write("config.json", json_text(config));

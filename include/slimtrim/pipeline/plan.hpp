@@ -35,7 +35,7 @@ struct plan {
   std::string recipe{};
   std::string fingerprint{};  ///< of the checkpoint that the plan is for; empty: any with the same shape
   std::vector<layer_plan> layers{};
-  std::vector<step> slimming{};  ///< the recipe's slim steps, in order
+  std::vector<step> slimming{};  ///< the recipe's slim and recover steps, in order
   ordered_json evidence = ordered_json::array();
 
   [[nodiscard]] layer_plan const& layer(index_t i) const { return layers[static_cast<std::size_t>(i)]; }

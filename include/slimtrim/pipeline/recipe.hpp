@@ -5,6 +5,8 @@
 #pragma once
 
 #include <slimtrim/core/index.hpp>
+#include <slimtrim/slim/quantize/group.hpp>        // scale_rule
+#include <slimtrim/slim/quantize/sweep_order.hpp>  // sweep_order
 
 #include <array>
 #include <charconv>
@@ -34,11 +36,6 @@ enum class method {
   sparsegpt,
 };
 
-/// How the scale of a group is chosen: from the largest magnitude, for least squared error, or for least squared
-/// error weighted by the curvature that GPTQ meets (1 / U_jj squared).
-enum class scale_rule { absmax, mse, weighted };
-/// In which order GPTQ sweeps the columns.
-enum class sweep_order { natural, activation };
 /// Whether a matrix that writes into the residual stream is first re-fitted to what the original stream still lacks.
 /// `automatic`: yes where the method works on tokens anyway.
 enum class fit_rule { automatic, residual, none };
@@ -103,7 +100,7 @@ inline constexpr std::array<std::string_view, 14> method_names{
     "layer_drop", "block_drop", "attention_drop", "expert_drop", "expert_merge", "novice",    "neuron_drop",
     "recover",    "rtn",        "gptq",           "awq",         "magnitude",    "wanda",     "sparsegpt"};
 inline constexpr std::array<std::string_view, 3> scale_rule_names{"absmax", "mse", "weighted"};
-inline constexpr std::array<std::string_view, 2> sweep_order_names{"natural", "activation"};
+inline constexpr std::array<std::string_view, 3> sweep_order_names{"automatic", "natural", "activation"};
 inline constexpr std::array<std::string_view, 3> fit_rule_names{"automatic", "residual", "none"};
 
 [[nodiscard]] inline std::string_view to_string(method m) { return method_names[static_cast<std::size_t>(m)]; }

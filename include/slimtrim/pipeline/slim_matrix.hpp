@@ -3,9 +3,13 @@
 
 #include <slimtrim/linalg/weight.hpp>
 #include <slimtrim/pipeline/output_modules.hpp>
+#include <slimtrim/slim/hessian.hpp>
+#include <slimtrim/slim/quantize/gptq.hpp>
 #include <slimtrim/slim/quantize/quantized_matrix.hpp>
 #include <slimtrim/slim/quantize/rtn.hpp>
 
+#include <cstring>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,10 +20,20 @@
 namespace slimtrim {
 inline namespace v0 {
 
-/// What the steps made of a matrix: packed codes, or dense values.
+/// What the calibration tokens say about the inputs of a matrix.
+struct input_moments {
+  matrix<float> hessian{};  ///< sum of x xᵀ over the tokens that this matrix saw: [columns, columns]
+  double tokens = 0;
+  /// The same over all tokens of the layer, for experts that saw few; null where there is no wider circle.
+  matrix<float> const* pooled = nullptr;
+  double pooled_tokens = 0;
+};
+
+/// What the steps made of a matrix, and what is worth telling about it.
 struct slim_result {
-  std::optional<quantized_matrix> packed{};
-  std::optional<tensor<float, 2>> dense{};
+  std::shared_ptr<quantized_matrix const> packed{};  ///< codes, or
+  std::shared_ptr<tensor<float, 2> const> dense{};   ///< values that the storage type holds exactly
+  ordered_json report = ordered_json::object();
 };
 
 /// The options of a uniform quantiser for a scheme.
@@ -33,25 +47,110 @@ struct slim_result {
   return options;
 }
 
-/// Runs the steps of `m` that need the weights alone on W: [rows, columns] of any kind. Throws as the methods do.
+namespace detail {
+
+[[nodiscard]] constexpr std::string_view hessian_source_name(hessian_source source) {
+  switch (source) {
+    case hessian_source::own: return "own";
+    case hessian_source::pooled: return "pooled";
+    case hessian_source::diagonal: return "diagonal";
+    default: return "none";
+  }
+}
+
+// Values rounded to the storage type, as floats.
+inline void round_to_storage(matrix_view<float> values, dtype type) {
+  if (type == dtype::float32) return;
+  for (index_t i = 0; i < values.extent(0); ++i)
+    for (index_t j = 0; j < values.extent(1); ++j)
+      values(i, j) = type == dtype::float16 ? static_cast<float>(float16(values(i, j)))
+                                            : static_cast<float>(bfloat16(values(i, j)));
+}
+
 template <host_backend B>
-[[nodiscard]] slim_result slim_matrix(B const& backend, weight_view const& W, slimmed_module const& m) {
+[[nodiscard]] quantized_matrix quantise_with_moments(B const& backend, matrix_view<float const> W, step const& s,
+                                                     packed_scheme const& scheme, input_moments& moments,
+                                                     ordered_json& report) {
+  gptq_options options;
+  quantize_options const plain = quantizer_of(scheme, s.quantization.scale);
+  options.grid = plain.grid;
+  options.groups = plain.groups;
+  options.scale = plain.scale;
+  options.scales_stored_as = plain.scales_stored_as;
+  options.order = s.quantization.order;
+  matrix<float> const own = moments.hessian.clone();
+  matrix_view<float const> const pooled =
+      moments.pooled != nullptr ? moments.pooled->view() : matrix_view<float const>();
+  hessian_source const source =
+      shrink_hessian(backend, moments.hessian.view(), moments.tokens, pooled, moments.pooled_tokens);
+  gptq_result result = gptq(backend, W, as_const(moments.hessian.view()), options, own.view());
+  report["tokens"] = moments.tokens;
+  report["hessian"] = hessian_source_name(source);
+  report["fallback"] = !result.report.second_order;
+  report["damp"] = result.report.damp;
+  report["dead_columns"] = result.report.dead_columns;
+  report["rows_kept_rtn"] = result.report.rows_kept_rtn;
+  report["error_rtn"] = result.report.error_rtn;
+  report["error"] = result.report.error;
+  return std::move(result.matrix);
+}
+
+}  // namespace detail
+
+/// Runs the steps of `m` on W: [rows, columns] of any kind. `moments`: null when no step works on tokens; its Hessian
+/// may be shrunk in place. Dense results are rounded to the storage type of the output. Throws as the methods do.
+template <host_backend B>
+[[nodiscard]] slim_result slim_matrix(B const& backend, weight_view const& W, slimmed_module const& m,
+                                      input_moments* moments = nullptr) {
   slim_result result;
-  for (step const& s : m.steps) {
-    if (s.method != method::rtn)
-      throw usage_error(std::string(to_string(s.method)) + ": works on calibration tokens: give --data");
-    quantize_options const options = quantizer_of(*m.scheme, s.quantization.scale);
-    // The storage types are quantised in place; nothing else is read without a copy.
+  bool const only_rtn = m.steps.size() == 1 && m.steps.front().method == method::rtn;
+  if (only_rtn) {
+    quantize_options const options = quantizer_of(*m.scheme, m.steps.front().quantization.scale);
+    // The 16-bit storage types are quantised where they lie; nothing else is read without a copy.
     if (auto const* w = std::get_if<matrix_view<bfloat16 const>>(&W)) {
-      result.packed = rtn(backend, *w, options);
-    } else if (auto const* h = std::get_if<matrix_view<float16 const>>(&W)) {
-      result.packed = rtn(backend, *h, options);
-    } else {
-      tensor<float, 2> const dense = expand(W);
-      result.packed = rtn(backend, dense.view(), options);
+      result.packed = std::make_shared<quantized_matrix>(rtn(backend, *w, options));
+      return result;
+    }
+    if (auto const* w = std::get_if<matrix_view<float16 const>>(&W)) {
+      result.packed = std::make_shared<quantized_matrix>(rtn(backend, *w, options));
+      return result;
     }
   }
+  auto values = std::make_shared<tensor<float, 2>>(expand(W));
+  for (step const& s : m.steps) {
+    if (s.method == method::recover) continue;
+    if (needs_data(s) && moments == nullptr)
+      throw usage_error(std::string(to_string(s.method)) + ": works on calibration tokens: give --data");
+    switch (s.method) {
+      case method::rtn:
+        result.packed = std::make_shared<quantized_matrix>(
+            rtn(backend, values->view(), quantizer_of(*m.scheme, s.quantization.scale)));
+        break;
+      case method::gptq:
+        result.packed = std::make_shared<quantized_matrix>(
+            detail::quantise_with_moments(backend, as_const(values->view()), s, *m.scheme, *moments, result.report));
+        break;
+      default: throw usage_error(std::string(to_string(s.method)) + ": not a step on one matrix");
+    }
+  }
+  if (!result.packed) {
+    detail::round_to_storage(values->view(), m.dense.type);
+    result.dense = std::move(values);
+  }
   return result;
+}
+
+/// The result as a weight for the forward pass.
+[[nodiscard]] inline weight slimmed_weight(slim_result const& result) {
+  weight w;
+  if (result.packed) {
+    w.view = result.packed->view();
+    w.storage = result.packed;
+  } else {
+    w.view = result.dense->view();
+    w.storage = result.dense;
+  }
+  return w;
 }
 
 namespace detail {
@@ -93,6 +192,7 @@ inline void emit_slimmed(packed_format const* format, slimmed_module const& m, s
   for (step const& s : m.steps) methods += (methods.empty() ? "" : "+") + short_form(s);
   line["method"] = methods;
   if (result.packed) line["bytes"] = result.packed->bytes();
+  line.update(result.report);
   return line;
 }
 

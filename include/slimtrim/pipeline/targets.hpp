@@ -71,9 +71,13 @@ inline namespace v0 {
 }
 
 /// Whether slim step `s` works on module `id`. Without targets: every linear of the decoder layers except the router.
-/// A glob is matched against the tensor's name. Norms, biases and novices are never matched.
+/// A glob is matched against the tensor's name. Norms, biases and novices are never matched; `recover` only matches
+/// matrices that write into the residual stream.
 [[nodiscard]] inline bool is_target(step const& s, model_family const& family, module_id id) {
   if (!is_matrix_role(id.role)) return false;
+  if (s.method == method::recover && id.role != module_role::output && id.role != module_role::down &&
+      id.role != module_role::shared_down && id.role != module_role::dense_down)
+    return false;
   std::string_view const of_class = target_class(id.role);
   bool const in_layers = of_class == "experts" || of_class == "attention" || of_class == "shared_experts" ||
                          of_class == "dense";

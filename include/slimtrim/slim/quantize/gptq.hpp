@@ -6,6 +6,7 @@
 #include <slimtrim/slim/hessian.hpp>
 #include <slimtrim/slim/quantize/descent.hpp>
 #include <slimtrim/slim/quantize/rtn.hpp>
+#include <slimtrim/slim/quantize/sweep_order.hpp>
 
 #include <algorithm>
 #include <cstring>
@@ -15,10 +16,6 @@
 
 namespace slimtrim {
 inline namespace v0 {
-
-/// automatic: activation at 3 bits and more, natural below, where searched scales lose more to a fixed order of groups
-/// than the order of columns gains.
-enum class sweep_order { automatic, natural, activation };
 
 struct gptq_options {
   uniform_grid grid{};

@@ -1,0 +1,165 @@
+// What one half of a decoder layer tells, while calibration windows go through it, about the matrices to be slimmed: Hessians
+// of their inputs, and what their outputs still lack to carry the original residual stream.
+#pragma once
+
+#include <slimtrim/backend/tensor_backend.hpp>
+#include <slimtrim/model/decoder_layer.hpp>
+#include <slimtrim/model/observer.hpp>
+#include <slimtrim/recovery/residual_fit.hpp>
+#include <slimtrim/tensor/buffer.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace slimtrim {
+inline namespace v0 {
+
+/// A square matrix of zeros, or nothing when it is not wanted.
+[[nodiscard]] inline matrix<float> zero_moments(index_t n) {
+  matrix<float> m(n, n);
+  m.fill(0.0F);
+  return m;
+}
+
+/// Moments of a fit, split into the tokens that are fitted to and those that judge.
+struct split_moments {
+  residual_moments fitted{};
+  residual_moments held_out{};
+  bool judged = false;  ///< whether any token was held out
+
+  split_moments() = default;
+  split_moments(index_t in, index_t out) : fitted(in, out), held_out(in, out) {}
+};
+
+/// Chooses the ridge on the held-out tokens, then fits to all tokens with it. weight: [out, in], in place.
+template <host_backend B>
+residual_fit_report fit_split(B const& backend, split_moments& moments, matrix_view<float> weight,
+                              residual_fit_options const& options) {
+  if (!moments.judged) return residual_fit(backend, moments.fitted, nullptr, weight, options);
+  matrix<float> trial(weight.extent(0), weight.extent(1));
+  trial.fill(0.0F);
+  residual_fit_report report = residual_fit(backend, moments.fitted, &moments.held_out, trial.view(), options);
+  if (!report.changed) return report;
+  for (index_t i = 0; i < moments.fitted.gram.extent(0); ++i) {
+    for (index_t j = 0; j < moments.fitted.gram.extent(1); ++j) moments.fitted.gram(i, j) += moments.held_out.gram(i, j);
+    for (index_t j = 0; j < moments.fitted.cross.extent(1); ++j) moments.fitted.cross(i, j) += moments.held_out.cross(i, j);
+  }
+  moments.fitted.energy += moments.held_out.energy;
+  residual_fit(backend, moments.fitted, nullptr, weight, {.ridges = {report.ridge}});
+  return report;
+}
+
+/// Watches attention: Hessian of the output matrix's input, and the moments of its fit.
+template <host_backend B>
+struct context_observer {
+  B const* backend = nullptr;
+  matrix<float>* hessian = nullptr;      ///< [heads * head_dim]², or null
+  split_moments* fit = nullptr;          ///< or null
+  matrix_view<float const> original{};   ///< x' of the original model, same rows
+  bool held_out = false;
+  matrix_view<float const> context{};
+
+  void attention_context(index_t, matrix_view<float const> Z) {
+    context = Z;
+    if (hessian != nullptr) backend->gram_update(1.0F, Z, hessian->view());
+  }
+  void attention_residual(index_t, matrix_view<float const> X) {
+    if (fit == nullptr) return;
+    matrix<float> lacking(X.extent(0), X.extent(1));
+    for (index_t t = 0; t < X.extent(0); ++t)
+      for (index_t j = 0; j < X.extent(1); ++j) lacking(t, j) = original(t, j) - X(t, j);
+    (held_out ? fit->held_out : fit->fitted).add(*backend, context, as_const(lacking.view()));
+    fit->judged = fit->judged || held_out;
+  }
+};
+
+/// Watches a feed-forward part: Hessians of the inputs of gate and up, per expert and over all tokens.
+template <host_backend B>
+struct expert_input_observer {
+  B const* backend = nullptr;
+  index_t first = 0;                         ///< experts first .. first + hessians.size() - 1 are collected
+  std::vector<matrix<float>>* hessians = nullptr;
+  std::vector<double>* tokens = nullptr;     ///< of all experts
+  matrix<float>* pooled = nullptr;           ///< over all tokens, or null
+  bool weighted = false;                     ///< x g instead of x
+
+  void feed_forward_input(index_t, matrix_view<float const> N) {
+    if (pooled != nullptr) backend->gram_update(1.0F, N, pooled->view());
+  }
+  void expert_input(index_t, expert_batch const& batch, matrix_view<float const> X) {
+    if (first == 0) (*tokens)[static_cast<std::size_t>(batch.expert)] += static_cast<double>(X.extent(0));
+    index_t const at = batch.expert - first;
+    if (at < 0 || at >= static_cast<index_t>(hessians->size())) return;
+    auto const target = (*hessians)[static_cast<std::size_t>(at)].view();
+    if (!weighted) {
+      backend->gram_update(1.0F, X, target);
+      return;
+    }
+    matrix<float> scaled(X.extent(0), X.extent(1));
+    for (index_t t = 0; t < X.extent(0); ++t)
+      for (index_t j = 0; j < X.extent(1); ++j) scaled(t, j) = batch.weights[static_cast<std::size_t>(t)] * X(t, j);
+    backend->gram_update(1.0F, as_const(scaled.view()), target);
+  }
+};
+
+/// Watches a feed-forward part: Hessians of the inputs of the down matrices, and the moments of their joint fit. Features
+/// are the gate-weighted hidden activations of all experts side by side, then those of the shared expert.
+template <host_backend B>
+struct hidden_observer {
+  B const* backend = nullptr;
+  index_t first = 0;
+  std::vector<matrix<float>>* hessians = nullptr;  ///< per expert from `first` on
+  matrix<float>* shared_hessian = nullptr;         ///< of the shared expert or the dense part, or null
+  bool weighted = true;                            ///< g h instead of h
+  split_moments* fit = nullptr;                    ///< or null
+  std::vector<index_t> const* offsets = nullptr;   ///< [experts + 1]: columns of each expert; the shared ones follow
+  matrix_view<float const> original{};             ///< the original stream after the layer, same rows
+  bool held_out = false;
+  matrix<float> features{};
+
+  void begin(index_t tokens) {
+    if (fit == nullptr) return;
+    features = matrix<float>(tokens, fit->fitted.gram.extent(0));
+    features.fill(0.0F);
+  }
+  void expert_hidden(index_t, expert_batch const& batch, matrix_view<float const> H) {
+    index_t const at = batch.expert - first;
+    bool const wanted = hessians != nullptr && at >= 0 && at < static_cast<index_t>(hessians->size());
+    matrix<float> scaled;
+    if (weighted || fit != nullptr) {
+      scaled = matrix<float>(H.extent(0), H.extent(1));
+      for (index_t t = 0; t < H.extent(0); ++t)
+        for (index_t j = 0; j < H.extent(1); ++j) scaled(t, j) = batch.weights[static_cast<std::size_t>(t)] * H(t, j);
+    }
+    if (wanted)
+      backend->gram_update(1.0F, weighted ? as_const(scaled.view()) : H, (*hessians)[static_cast<std::size_t>(at)].view());
+    if (fit == nullptr) return;
+    index_t const column = (*offsets)[static_cast<std::size_t>(batch.expert)];
+    for (index_t t = 0; t < H.extent(0); ++t)
+      std::copy_n(&scaled(t, 0), H.extent(1), &features(batch.tokens[static_cast<std::size_t>(t)], column));
+  }
+  void shared_hidden(index_t, matrix_view<float const> H) {
+    if (shared_hessian != nullptr) backend->gram_update(1.0F, H, shared_hessian->view());
+    if (fit == nullptr) return;
+    index_t const column = offsets->back();
+    for (index_t t = 0; t < H.extent(0); ++t)
+      for (index_t j = 0; j < H.extent(1); ++j) features(t, column + j) = H(t, j);
+  }
+  void dense_hidden(index_t layer, matrix_view<float const> H) { shared_hidden(layer, H); }
+  void block_output(index_t, matrix_view<float const>) {}
+
+  /// Adds the batch: X is the changed stream after the layer.
+  void end(matrix_view<float const> X) {
+    if (fit == nullptr) return;
+    matrix<float> lacking(X.extent(0), X.extent(1));
+    for (index_t t = 0; t < X.extent(0); ++t)
+      for (index_t j = 0; j < X.extent(1); ++j) lacking(t, j) = original(t, j) - X(t, j);
+    (held_out ? fit->held_out : fit->fitted).add(*backend, as_const(features.view()), as_const(lacking.view()));
+    fit->judged = fit->judged || held_out;
+  }
+};
+
+}  // namespace v0
+}  // namespace slimtrim
