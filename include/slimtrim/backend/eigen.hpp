@@ -83,8 +83,16 @@ class eigen_backend {
   [[nodiscard]] double dot(vector_view<T const> x, vector_view<T const> y) const {
     constexpr index_t panel = 4096;
     double sum = 0;
+    bool const contiguous = x.stride(0) == 1 && y.stride(0) == 1;
     for (index_t first = 0; first < x.extent(0); first += panel) {
       index_t const count = std::min(panel, x.extent(0) - first);
+      // A stride known at compile time is what lets Eigen use vector instructions.
+      if (contiguous) {
+        using vector = Eigen::Matrix<T, Eigen::Dynamic, 1>;
+        sum += static_cast<double>(Eigen::Map<vector const>(x.data + first, count)
+                                       .dot(Eigen::Map<vector const>(y.data + first, count)));
+        continue;
+      }
       sum += static_cast<double>(vector_map(slice(x, 0, first, count)).dot(vector_map(slice(y, 0, first, count))));
     }
     return sum;
@@ -348,6 +356,22 @@ struct default_backend<space::host> : eigen_backend {
 };
 
 static_assert(host_backend<eigen_backend>);
+
+// A build that links the instances of compiled/eigen.cpp says so, and saves itself Eigen's kernels in every other file.
+#if defined(SLIMTRIM_COMPILED)
+extern template double eigen_backend::dot<float>(vector_view<float const>, vector_view<float const>) const;
+extern template void eigen_backend::gemm<float>(float, matrix_view<float const>, matrix_view<float const>, float,
+                                         matrix_view<float>) const;
+extern template void eigen_backend::gram_update<float>(float, matrix_view<float const>, matrix_view<float>) const;
+extern template bool eigen_backend::inverse_factor<float>(matrix_view<float const>, matrix_view<float>) const;
+extern template bool eigen_backend::solve_positive_definite<float>(matrix_view<float>, matrix_view<float>) const;
+extern template double eigen_backend::dot<double>(vector_view<double const>, vector_view<double const>) const;
+extern template void eigen_backend::gemm<double>(double, matrix_view<double const>, matrix_view<double const>, double,
+                                         matrix_view<double>) const;
+extern template void eigen_backend::gram_update<double>(double, matrix_view<double const>, matrix_view<double>) const;
+extern template bool eigen_backend::inverse_factor<double>(matrix_view<double const>, matrix_view<double>) const;
+extern template bool eigen_backend::solve_positive_definite<double>(matrix_view<double>, matrix_view<double>) const;
+#endif
 
 }  // namespace v0
 }  // namespace slimtrim
