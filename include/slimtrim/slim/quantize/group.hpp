@@ -44,14 +44,14 @@ struct value_range {
 inline value_range range_of(float const* w, index_t n) {
   constexpr index_t lanes = 16;
   float low[lanes] = {}, high[lanes] = {};
-  index_t i = 0;
-  for (; i + lanes <= n; i += lanes)
+  index_t const whole = n / lanes * lanes;
+  for (index_t i = 0; i < whole; i += lanes)
     for (index_t l = 0; l < lanes; ++l) {
       float const x = w[i + l];
       low[l] = x < low[l] ? x : low[l];
       high[l] = x > high[l] ? x : high[l];
     }
-  for (; i < n; ++i) {
+  for (index_t i = whole; i < n; ++i) {
     low[0] = w[i] < low[0] ? w[i] : low[0];
     high[0] = w[i] > high[0] ? w[i] : high[0];
   }
@@ -100,10 +100,10 @@ fit_sums try_scale(uniform_grid const& g, float const* w, float const* weights, 
     value_code[l] += weighted_code * w[i];
     code_code[l] += weighted_code * q;
   };
-  index_t i = 0;
-  for (; i + lanes <= n; i += lanes)
+  index_t const whole = n / lanes * lanes;
+  for (index_t i = 0; i < whole; i += lanes)
     for (index_t l = 0; l < lanes; ++l) add(i + l, l);
-  for (; i < n; ++i) add(i, i % lanes);
+  for (index_t i = whole; i < n; ++i) add(i, i - whole);
   fit_sums total;
   for (index_t l = 0; l < lanes; ++l) {
     total.error += error[l];
