@@ -5,8 +5,6 @@
 
 #include <slimtrim/core/error.hpp>
 #include <slimtrim/core/index.hpp>
-#include <slimtrim/core/progress.hpp>
-#include <slimtrim/core/random.hpp>
 #include <slimtrim/io/input_file.hpp>
 #include <slimtrim/io/printable.hpp>
 #include <slimtrim/io/tokenizer.hpp>
@@ -27,9 +25,10 @@
 namespace slimtrim {
 inline namespace v0 {
 
-/// Makes `tokens` tokens of text: the first uniform over the vocabulary, the others sampled by the model at
-/// temperature 1, both determined by `seed`.
-using token_generator = std::function<std::vector<std::uint32_t>(index_t tokens, std::uint64_t seed)>;
+/// Makes `windows` texts of `sequence` tokens, one after another, determined by `seed`; `sample_text` of self_text.hpp
+/// with a model is one.
+using token_generator =
+    std::function<std::vector<std::uint32_t>(index_t windows, index_t sequence, std::uint64_t seed)>;
 
 struct data_options {
   index_t tokens = 0;       ///< in all, a multiple of `sequence`; 0 takes every whole window (not for `self`)
@@ -108,38 +107,27 @@ inline void check_data_options(std::string const& source, data_options const& op
 }
 
 [[nodiscard]] inline token_windows generated_windows(data_options const& options, index_t vocabulary,
-                                                     token_generator const& generate,
-                                                     progress_callback const& progress) {
-  constexpr std::uint64_t window_seeds = 0x73656c66;  // a stream of its own
+                                                     token_generator const& generate) {
   if (!generate) throw usage_error("--data self: expected a model that can generate; this command takes files only");
   if (options.tokens == 0) throw usage_error("--data self: expected --tokens");
   token_windows windows{options.sequence, {}, "self"};
-  index_t const count = options.tokens / options.sequence;
-  for (index_t i = 0; i < count; ++i) {
-    report_progress(progress, "sample", i, count);
-    std::vector<std::uint32_t> const text =
-        generate(options.sequence, random_bits_at(options.seed, window_seeds, static_cast<std::uint64_t>(i)));
-    expects_equal(static_cast<long long>(text.size()), options.sequence, "token_generator", "tokens");
-    for (std::uint32_t const id : text) expects(id < vocabulary, "token_generator", "id beyond the vocabulary");
-    windows.tokens.insert(windows.tokens.end(), text.begin(), text.end());
-  }
-  report_progress(progress, "sample", count, count);
+  windows.tokens = generate(options.tokens / options.sequence, options.sequence, options.seed);
+  expects_equal(static_cast<long long>(windows.tokens.size()), options.tokens, "token_generator", "tokens");
+  for (std::uint32_t const id : windows.tokens) expects(id < vocabulary, "token_generator", "id beyond the vocabulary");
   return windows;
 }
 
 }  // namespace detail
 
 /// Windows from what `--data` names: a text file, a `.jsonl` with `text` fields, ids (`.u16`, `.u32`, `.npy`), or
-/// `self`. `vocabulary` bounds the ids; `tokenizer_json` is read only for text; `generate` is called only for `self`,
-/// once a window, so that more windows never change the first ones.
+/// `self`. `vocabulary` bounds the ids; `tokenizer_json` is read only for text; `generate` is called only for `self`.
 /// Throws `usage_error` for impossible options and `input_error` for a source that is empty, too short, or holds ids
 /// beyond the vocabulary.
 [[nodiscard]] inline token_windows load_windows(std::string const& source, data_options const& options,
                                                 index_t vocabulary, std::filesystem::path const& tokenizer_json,
-                                                token_generator const& generate = {},
-                                                progress_callback const& progress = {}) {
+                                                token_generator const& generate = {}) {
   detail::check_data_options(source, options);
-  if (source == "self") return detail::generated_windows(options, vocabulary, generate, progress);
+  if (source == "self") return detail::generated_windows(options, vocabulary, generate);
   input_file const file = input_file::open(source);
   std::uint64_t const most = options.tokens == 0 ? UINT64_MAX : static_cast<std::uint64_t>(options.tokens);
   token_windows windows{options.sequence, detail::tokens_of_file(file, most, vocabulary, tokenizer_json), source};
