@@ -2,14 +2,13 @@
 // the same run beside them.
 #include "support.hpp"
 
-#include <cstdlib>
-
 using namespace simd_bench;
 
-int main(int argc, char** argv) {
-  index_t const threads = argc > 1 ? std::atoi(argv[1]) : 1;
-  int const rounds = argc > 2 ? std::atoi(argv[2]) : 9;
-  index_t const tokens = argc > 3 ? std::atoi(argv[3]) : 1;
+namespace {
+
+void gemv_ladder(benchmark::State& state) {
+  index_t const threads = state.range(0), tokens = state.range(1);
+  constexpr int rounds = 9;
   thread_pool pool(threads);
   simd_backend const exact(pool), fast(pool, {.activations = activation_kind::int8});
   index_t const in = 4096, out = 4096;
@@ -62,16 +61,16 @@ int main(int argc, char** argv) {
                               {"W4A16 panels", all(exact, four)},
                               {"W4A8 panels", all(fast, four)}};
   double const bits[] = {0, 32, 32, 16, 16, 8.25, 8.25, 4.25, 4.25, 4.25};
-  interleave_runs(runs, rounds, threads == 1);
-  double const ceiling = static_cast<double>(read_bandwidth::bytes) / quantile(runs[0].seconds, 0.5);
-  std::printf("%s, %td threads, %td token(s), %td x %td, median of %d interleaved rounds\n", exact.kernels().name, threads,
-              tokens, out, in, rounds);
-  std::printf("read bandwidth %.1f GB/s\n", ceiling / 1e9);
+  for (auto _ : state) interleave_runs(runs, rounds, threads == 1);
+  double const ceiling = static_cast<double>(read_bandwidth::bytes) / median(runs[0]);
+  state.counters["read GB/s"] = ceiling / 1e9;
   for (std::size_t i = 1; i < runs.size(); ++i) {
-    double const seconds = quantile(runs[i].seconds, 0.5);
-    double const rate = weights * bits[i] / 8 / seconds;
-    std::printf("%-24s %8.2f Gweights/s %6.1f GB/s %5.0f%% of read  %5.2fx of bf16 rows\n", runs[i].name.c_str(),
-                weights / seconds / 1e9, rate / 1e9, 100 * rate / ceiling, speed_up(runs[i], runs[3]));
+    double const rate = weights * bits[i] / 8 / median(runs[i]);
+    state.counters[runs[i].name + ": share of read"] = rate / ceiling;
+    state.counters[runs[i].name + ": x of bf16 rows"] = speed_up(runs[i], runs[3]);
   }
-  return memory.kept() == 1 ? 1 : 0;
+  benchmark::DoNotOptimize(memory.kept());
 }
+BENCHMARK(gemv_ladder)->Args({1, 1})->Args({2, 1})->Args({1, 4})->Iterations(1)->Unit(benchmark::kMillisecond);
+
+}  // namespace

@@ -1,9 +1,14 @@
 // What the benchmarks of simd/ share: random weights, the ceilings of this machine, and interleaved medians.
+//
+// Each benchmark is one ladder: its contenders run in turn within one iteration of Google Benchmark, so that a busy
+// machine slows all alike, and the counters are rates and ratios of medians. One thread is timed by CPU time.
 #pragma once
 
 #include <slimtrim/core/random.hpp>
 #include <slimtrim/core/thread_pool.hpp>
 #include <slimtrim/simd/backend.hpp>
+
+#include <benchmark/benchmark.h>
 
 #include <algorithm>
 #include <chrono>
@@ -53,6 +58,8 @@ inline double speed_up(contender const& a, contender const& b) {
   for (std::size_t i = 0; i < a.seconds.size(); ++i) ratios.push_back(b.seconds[i] / a.seconds[i]);
   return quantile(ratios, 0.5);
 }
+
+inline double median(contender const& run) { return quantile(run.seconds, 0.5); }
 
 /// A quantised weight with memory of its own.
 struct codes {

@@ -172,14 +172,14 @@ inline void one_case(simd::kernel_table const& kernels, executor& pool, random_s
     CHECK(same_bits(serial, output.values));
   };
   simd::panel_source const prepared{converted->view, nullptr};
-  check([&](executor* on) { simd::gemv_exact(kernels, on, prepared, X, output.view); }, 0);
+  check([&](executor* on) { simd::gemv(kernels, on, prepared, activation_kind::floating, X, output.view); }, 0);
   check([&](executor* on) { if (tokens > 0) simd::gemm_exact(kernels, on, prepared, X, output.view); }, 0);
   if (auto const plan = simd::plan_panels(w, kernels.lanes)) {
     simd::panel_source const made{*plan, &w};
     output.values = untouched;
-    simd::gemv_exact(kernels, nullptr, prepared, X, output.view);
+    simd::gemv(kernels, nullptr, prepared, activation_kind::floating, X, output.view);
     auto const expected = output.values;
-    simd::gemv_exact(kernels, nullptr, made, X, output.view);
+    simd::gemv(kernels, nullptr, made, activation_kind::floating, X, output.view);
     CHECK(same_bits(expected, output.values));
   }
   if (!codes_case) {
@@ -193,7 +193,7 @@ inline void one_case(simd::kernel_table const& kernels, executor& pool, random_s
   } else {
     // Within the documented bound: every activation is off by at most its block's largest over 254.
     output.values = untouched;
-    simd::gemv_int8(kernels, nullptr, prepared, X, output.view);
+    simd::gemv(kernels, nullptr, prepared, activation_kind::int8, X, output.view);
     double worst = 0;
     for (index_t t = 0; t < tokens; ++t)
       for (index_t o = 0; o < rows; ++o) {
@@ -212,7 +212,7 @@ inline void one_case(simd::kernel_table const& kernels, executor& pool, random_s
     CHECK(worst <= 1.0);
     auto const serial = output.values;
     output.values = untouched;
-    simd::gemv_int8(kernels, &pool, prepared, X, output.view);
+    simd::gemv(kernels, &pool, prepared, activation_kind::int8, X, output.view);
     CHECK(same_bits(serial, output.values));
     ++exact.shapes;
   }

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <slimtrim/core/error.hpp>
+#include <slimtrim/core/executor.hpp>
 #include <slimtrim/simd/kernel_table.hpp>
 #include <slimtrim/tensor/buffer.hpp>
 #include <slimtrim/tensor/subview.hpp>
 
 #include <algorithm>
+#include <optional>
 #include <string>
 
 namespace slimtrim {
@@ -91,15 +93,23 @@ class exact_activations {
 
   /// Tokens first, first + 1, ... as the kernels take them.
   [[nodiscard]] float_activations from(index_t first) const {
-    return {values_.data() + first * stride_, groups_ > 0 ? sums_.data() + first * groups_ : nullptr, stride_, groups_};
+    return {values_.data() + first * stride_, groups_ > 0 ? sums_.data() + first * groups_ : nullptr, stride_, groups_,
+            nullptr};
+  }
+  /// The tokens in rows tokens[0], tokens[1], ...
+  [[nodiscard]] float_activations of(std::int32_t const* tokens) const {
+    return {values_.data(), sums_.data(), stride_, groups_, tokens};
   }
 
-  /// Multiplies rows [first_row, first_row + count) of token t's results by what its activations were divided by.
-  void restore(matrix_view<float> Y, index_t first_row, index_t count) const {
+  /// Multiplies `rows` results of each token by what its activations were divided by. Result t is of the token in row
+  /// tokens[t], or first + t where there are no `tokens`.
+  void restore(output_rows out, index_t first, std::int32_t const* tokens, index_t count) const {
     if (!any_scaled_) return;
-    for (index_t t = 0; t < Y.extent(0); ++t)
-      if (factors_[t] != 1.0F)
-        for (index_t r = first_row; r < first_row + count; ++r) Y(t, r) *= factors_[t];
+    for (index_t t = 0; t < count; ++t) {
+      float const factor = factors_[tokens != nullptr ? tokens[t] : first + t];
+      if (factor == 1.0F) continue;
+      for (index_t r = 0; r < out.rows; ++r) out.data[t * out.token_stride + r * out.row_stride] *= factor;
+    }
   }
 
  private:
@@ -168,7 +178,11 @@ class rounded_activations {
 
   [[nodiscard]] int8_activations from(index_t first) const {
     return {codes_.data() + first * blocks_ * block_columns, scales_.data() + first * blocks_,
-            sums_.data() + first * blocks_, blocks_};
+            sums_.data() + first * blocks_, blocks_, nullptr};
+  }
+  /// The tokens in rows tokens[0], tokens[1], ...
+  [[nodiscard]] int8_activations of(std::int32_t const* tokens) const {
+    return {codes_.data(), scales_.data(), sums_.data(), blocks_, tokens};
   }
 
  private:
@@ -215,6 +229,49 @@ class rounded_activations {
   buffer<std::int8_t> codes_;
   buffer<float> scales_;
   buffer<float> sums_;
+};
+
+/// Activations ready for panels of one plan, exact or rounded: what a product with few tokens needs of its input.
+class ready_activations {
+ public:
+  ready_activations(matrix_view<float const> X, panel_view const& plan, activation_kind kind, executor* run_on = nullptr)
+      : kind_(plan.kind), group_blocks_(plan.group_blocks) {
+    if (kind == activation_kind::int8 && plan.quantised()) {
+      rounded_.emplace(X, plan, run_on);
+    } else {
+      exact_.emplace(X, plan);
+    }
+  }
+
+  /// Whether panels of `plan` can take these activations.
+  [[nodiscard]] bool suit(panel_view const& plan) const {
+    return plan.kind == kind_ && (rounded_.has_value() || plan.group_blocks == group_blocks_);
+  }
+
+  /// out(t, r) for tokens first .. first + count - 1, or the rows `tokens` of X where given, and the panels of `view`
+  /// from panel 0. `out.rows` bounds the rows.
+  void multiply(kernel_table const& kernels, panel_view const& view, index_t panels, index_t first,
+                std::int32_t const* tokens, index_t count, output_rows out) const {
+    if (out.rows > panels * view.lanes) out.rows = panels * view.lanes;
+    index_t const most = rounded_ ? int8_tokens : few_tokens;
+    for (index_t t = 0; t < count; t += most) {
+      index_t const now = std::min(most, count - t);
+      output_rows to = out;
+      to.data += t * out.token_stride;
+      if (rounded_) {
+        kernels.int8(view, 0, panels, tokens != nullptr ? rounded_->of(tokens + t) : rounded_->from(first + t), now, to);
+      } else {
+        kernels.exact_few(view, 0, panels, tokens != nullptr ? exact_->of(tokens + t) : exact_->from(first + t), now, to);
+      }
+    }
+    if (exact_) exact_->restore(out, first, tokens, count);
+  }
+
+ private:
+  element_kind kind_;
+  index_t group_blocks_;
+  std::optional<exact_activations> exact_;
+  std::optional<rounded_activations> rounded_;
 };
 
 }  // namespace simd

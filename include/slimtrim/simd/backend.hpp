@@ -7,6 +7,7 @@
 #include <slimtrim/simd/gemm.hpp>
 #include <slimtrim/simd/gemv.hpp>
 #include <slimtrim/simd/interleaved_weight.hpp>
+#include <slimtrim/simd/moe_layer.hpp>
 
 #include <memory>
 #include <optional>
@@ -25,14 +26,15 @@ struct simd_options {
 };
 
 /// eigen_backend with fused products (gemv.hpp, gemm.hpp). Deterministic for any executor.
-class simd_backend : public eigen_backend {
+class simd_product_backend : public eigen_backend {
  public:
   /// Up to this many tokens weights are streamed past the tokens, beyond they are expanded into tiles.
   static constexpr index_t few_tokens = 2 * simd::few_tokens;
 
-  explicit simd_backend(simd_options options = {}) : simd_backend(nullptr, options, simd::static_kernels()) {}
-  explicit simd_backend(executor& pieces_on, simd_options options = {})
-      : simd_backend(&pieces_on, options, simd::static_kernels()) {}
+  explicit simd_product_backend(simd_options options = {})
+      : simd_product_backend(nullptr, options, simd::static_kernels()) {}
+  explicit simd_product_backend(executor& pieces_on, simd_options options = {})
+      : simd_product_backend(&pieces_on, options, simd::static_kernels()) {}
 
   [[nodiscard]] simd::kernel_table const& kernels() const { return *kernels_; }
   [[nodiscard]] activation_kind activations() const { return activations_; }
@@ -58,15 +60,16 @@ class simd_backend : public eigen_backend {
   }
 
  private:
-  simd_backend(executor* pieces_on, simd_options const& options, simd::kernel_table const& compiled)
+  simd_product_backend(executor* pieces_on, simd_options const& options, simd::kernel_table const& compiled)
       : eigen_backend(pieces_on != nullptr ? eigen_backend(*pieces_on) : eigen_backend()),
         kernels_(options.kernels != nullptr ? options.kernels : &compiled),
         activations_(options.activations), arena_(std::make_shared<simd::weight_arena>()) {}
 
   void multiply(simd::panel_source const& source, matrix_view<float const> X, matrix_view<float> Y) const {
     if (activations_ == activation_kind::int8 && source.plan.quantised())
-      return simd::gemv_int8(*kernels_, run_on(), source, X, Y);
-    if (X.extent(0) <= few_tokens) return simd::gemv_exact(*kernels_, run_on(), source, X, Y);
+      return simd::gemv(*kernels_, run_on(), source, activations_, X, Y);
+    if (X.extent(0) <= few_tokens)
+      return simd::gemv(*kernels_, run_on(), source, activation_kind::floating, X, Y);
     simd::gemm_exact(*kernels_, run_on(), source, X, Y);
   }
 
@@ -96,6 +99,36 @@ class simd_backend : public eigen_backend {
   simd::kernel_table const* kernels_;
   activation_kind activations_;
   std::shared_ptr<simd::weight_arena> arena_;
+};
+
+/// simd_product_backend with the fused members that are written over products: the backend to use.
+class simd_backend : public simd_product_backend {
+ public:
+  using simd_product_backend::simd_product_backend;
+
+  /// The MoE layer of model/moe.hpp for few tokens and prepared experts in two sweeps over the weights
+  /// (simd/moe_layer.hpp); any other goes through the generic layer. Weights, Work: moe_weights, forward_workspace.
+  template <class Weights, class Work>
+  void moe_layer(Weights const& weights, matrix_view<float const> X, matrix_view<float> Y, Work& work) const {
+    auto const& products = static_cast<simd_product_backend const&>(*this);
+    bool const contiguous = Y.stride(1) == 1 || Y.extent(1) <= 1;
+    if (!contiguous || !simd::covers_moe_layer(weights, X.extent(0), few_tokens)) {
+      simd::detail::generic_moe_layer(products, weights, X, Y, work);
+      return;
+    }
+    index_t const tokens = X.extent(0), experts = static_cast<index_t>(weights.experts.size());
+    expects_equal(weights.router.rows(), experts, "moe_layer", "rows of the router");
+    expects_equal(Y.extent(0), tokens, "moe_layer", "rows of the result");
+    auto const logits = work.logits.shape(tokens, experts), scores = work.probabilities.shape(tokens, experts);
+    auto const indices = work.indices.shape(tokens, weights.rule.top_k);
+    auto const factors = work.weights.shape(tokens, weights.rule.top_k);
+    slimtrim::product(products, X, weights.router.view, logits);
+    vector_view<float const> bias;
+    if (!weights.selection_bias.empty()) bias = vector_view<float const>(weights.selection_bias.data(), experts);
+    route(products, as_const(logits), weights.rule, bias, indices, factors, scores);
+    group_by_expert(as_const(indices), experts, work.groups);
+    simd::fused_experts(kernels(), run_on(), activations(), weights, work.groups, as_const(factors), X, Y);
+  }
 };
 
 static_assert(host_backend<simd_backend> && fuses_product<simd_backend>);

@@ -48,28 +48,13 @@ namespace detail {
 
 }  // namespace detail
 
-/// Y = X Wᵀ with float activations for any number of tokens, `few_tokens` at a time. X: [T, in], Y: [T, out].
-/// Float sums within a group of columns, groups added in order; zero points are taken off once a group.
-inline void gemv_exact(kernel_table const& kernels, executor* run_on, panel_source const& source,
-                       matrix_view<float const> X, matrix_view<float> Y) {
-  exact_activations const ready(X, source.plan);
-  index_t const a_piece = detail::panels_a_piece(source.plan), panels = source.plan.panels();
-  parallel_for(run_on, ceil_div(panels, a_piece), [&](index_t piece) {
-    index_t const first = piece * a_piece, count = std::min(a_piece, panels - first);
-    buffer<std::byte> scratch(source.scratch_bytes(count));
-    panel_view const view = source.at(first, count, scratch);
-    index_t const row = first * view.lanes;
-    for (index_t t = 0; t < X.extent(0); t += few_tokens)
-      kernels.exact_few(view, 0, count, ready.from(t), std::min(few_tokens, X.extent(0) - t),
-                        detail::output_of(Y, row, t));
-    ready.restore(Y, row, std::min(count * view.lanes, Y.extent(1) - row));
-  });
-}
-
-/// The same with activations rounded to 8 bits (see rounded_activations for the bound); W must be of codes.
-inline void gemv_int8(kernel_table const& kernels, executor* run_on, panel_source const& source,
-                      matrix_view<float const> X, matrix_view<float> Y) {
-  rounded_activations const ready(X, source.plan, run_on);
+/// Y = X Wᵀ with panels streamed past the tokens. X: [T, in], Y: [T, out].
+///
+/// Float activations: sums in float within a group of columns, groups added in order; zero points are taken off once a
+/// group. 8-bit activations (`kind`, codes only): bound at rounded_activations. Deterministic for any executor.
+inline void gemv(kernel_table const& kernels, executor* run_on, panel_source const& source, activation_kind kind,
+                 matrix_view<float const> X, matrix_view<float> Y) {
+  ready_activations const ready(X, source.plan, kind, run_on);
   index_t const a_piece = detail::panels_a_piece(source.plan), panels = source.plan.panels();
   // A stretch of tokens stays in the second-level cache while the panels of a piece meet it.
   constexpr index_t tokens_a_piece = 4 * int8_tokens;
@@ -79,9 +64,7 @@ inline void gemv_int8(kernel_table const& kernels, executor* run_on, panel_sourc
     index_t const begin = piece % stretches * tokens_a_piece, end = std::min(begin + tokens_a_piece, X.extent(0));
     buffer<std::byte> scratch(source.scratch_bytes(count));
     panel_view const view = source.at(first, count, scratch);
-    for (index_t t = begin; t < end; t += int8_tokens)
-      kernels.int8(view, 0, count, ready.from(t), std::min(int8_tokens, end - t),
-                   detail::output_of(Y, first * view.lanes, t));
+    ready.multiply(kernels, view, count, begin, nullptr, end - begin, detail::output_of(Y, first * view.lanes, begin));
   });
 }
 
@@ -101,7 +84,9 @@ void gemv_dense(kernel_table const& kernels, executor* run_on, matrix_view<T con
       kernels.dense_few(kind, W.data + first * W.stride(0), W.stride(0), W.extent(1), ready.from(t),
                         std::min(few_tokens, X.extent(0) - t), out);
     }
-    ready.restore(Y, first, count);
+    output_rows all = detail::output_of(Y, first, 0);
+    all.rows = count;
+    ready.restore(all, 0, nullptr, X.extent(0));
   });
 }
 

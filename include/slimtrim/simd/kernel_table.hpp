@@ -63,6 +63,8 @@ struct float_activations {
   float const* group_sums = nullptr;  // [tokens, groups], of the unscaled values; only for codes
   index_t stride = 0;
   index_t groups = 0;
+  std::int32_t const* tokens = nullptr;  // rows to take, in order; none: the first ones
+  [[nodiscard]] constexpr index_t row(index_t t) const { return tokens != nullptr ? tokens[t] : t; }
 };
 
 /// 8-bit activations: value = scale * code, code in -127 .. 127, one scale for 32 columns. For 4-bit weights the codes of
@@ -72,6 +74,8 @@ struct int8_activations {
   float const* scales = nullptr;       // [tokens, blocks]
   float const* sums = nullptr;         // [tokens, blocks], of the codes
   index_t blocks = 0;
+  std::int32_t const* tokens = nullptr;  // rows to take, in order; none: the first ones
+  [[nodiscard]] constexpr index_t row(index_t t) const { return tokens != nullptr ? tokens[t] : t; }
 };
 
 /// Where a kernel writes: element (t, r) at data[t * token_stride + r * row_stride]; rows beyond `rows` are not written.

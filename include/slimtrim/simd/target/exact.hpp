@@ -94,7 +94,7 @@ HWY_INLINE void exact_panels(panel_view const& view, index_t panel, index_t last
   for (int p = 0; p < Panels; ++p)
     from[p] = view.data + (panel + p < last ? panel + p : last) * view.panel_bytes;
   float const* a[std::size_t{Tokens}];
-  for (int t = 0; t < Tokens; ++t) a[t] = X.values + t * X.stride;
+  for (int t = 0; t < Tokens; ++t) a[t] = X.values + X.row(t) * X.stride;
   floats total[std::size_t{Panels}][std::size_t{Tokens}];
   SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
     SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) total[p][t] = zero_floats();
@@ -129,7 +129,7 @@ HWY_INLINE void exact_panels(panel_view const& view, index_t panel, index_t last
           floats const scale = load(reinterpret_cast<float const*>(head[p]));
           floats const zero = view.has_zeros ? load(reinterpret_cast<float const*>(head[p]) + lanes)
                                              : broadcast(view.middle);
-          floats const all = broadcast(X.group_sums[t * X.groups + group]);
+          floats const all = broadcast(X.group_sums[X.row(t) * X.groups + group]);
           total[p][t] = multiply_add(scale, subtract(sum, multiply(zero, all)), total[p][t]);
         } else {
           total[p][t] = add(total[p][t], sum);
@@ -163,8 +163,12 @@ void exact_few_of(panel_view const& view, index_t panel, index_t panels, float_a
   constexpr index_t most = Kind == element_kind::codes4 ? 8 : 4;
   for (index_t first = 0; first < tokens; first += most) {
     float_activations now = X;
-    now.values += first * X.stride;
-    if (X.group_sums != nullptr) now.group_sums += first * X.groups;
+    if (X.tokens != nullptr) {
+      now.tokens += first;
+    } else {
+      now.values += first * X.stride;
+      if (X.group_sums != nullptr) now.group_sums += first * X.groups;
+    }
     output_rows to = out;
     to.data += first * out.token_stride;
     switch (tokens - first < most ? tokens - first : most) {

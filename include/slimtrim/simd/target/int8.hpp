@@ -150,7 +150,11 @@ HWY_INLINE void int8_panel(panel_view const& view, index_t panel, int8_activatio
   constexpr int most = Fixed > 0 ? Fixed : static_cast<int>(int8_tokens);
   int const count = Fixed > 0 ? Fixed : static_cast<int>(tokens);
   floats total[std::size_t{most}];
-  for (int t = 0; t < count; ++t) total[t] = zero_floats();
+  index_t row[std::size_t{most}];
+  for (int t = 0; t < count; ++t) {
+    total[t] = zero_floats();
+    row[t] = X.row(t) * X.blocks;
+  }
   constexpr float offset = Kind == element_kind::codes8 ? 128.0F : 0.0F;
   index_t block = 0;
   while (block < view.blocks) {
@@ -165,14 +169,14 @@ HWY_INLINE void int8_panel(panel_view const& view, index_t panel, int8_activatio
       from += view.block_bytes();
       if constexpr (Fixed > 0) {
         SLIMTRIM_UNROLL for (int t = 0; t < Fixed; ++t) {
-          index_t const at = t * X.blocks + block;
+          index_t const at = row[t] + block;
           floats const dot = convert(dot_block<Kind>(w, X.codes + at * block_columns));
           floats const centred = subtract(dot, multiply(zero, broadcast(X.sums[at])));
           total[t] = multiply_add(multiply(scale, broadcast(X.scales[at])), centred, total[t]);
         }
       } else {
         for (int t = 0; t < count; ++t) {
-          index_t const at = t * X.blocks + block;
+          index_t const at = row[t] + block;
           floats const dot = convert(dot_block<Kind>(w, X.codes + at * block_columns));
           floats const centred = subtract(dot, multiply(zero, broadcast(X.sums[at])));
           total[t] = multiply_add(multiply(scale, broadcast(X.scales[at])), centred, total[t]);
