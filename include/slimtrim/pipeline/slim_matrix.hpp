@@ -4,9 +4,13 @@
 #include <slimtrim/linalg/weight.hpp>
 #include <slimtrim/pipeline/output_modules.hpp>
 #include <slimtrim/slim/hessian.hpp>
+#include <slimtrim/slim/quantize/awq.hpp>
 #include <slimtrim/slim/quantize/gptq.hpp>
 #include <slimtrim/slim/quantize/quantized_matrix.hpp>
 #include <slimtrim/slim/quantize/rtn.hpp>
+#include <slimtrim/slim/sparse/magnitude.hpp>
+#include <slimtrim/slim/sparse/sparsegpt.hpp>
+#include <slimtrim/slim/sparse/wanda.hpp>
 
 #include <cstring>
 #include <memory>
@@ -67,6 +71,22 @@ inline void round_to_storage(matrix_view<float> values, dtype type) {
                                             : static_cast<float>(bfloat16(values(i, j)));
 }
 
+// The Hessian that steers a method: the matrix's own, or shrunk where it saw few tokens.
+template <host_backend B>
+hessian_source settle_hessian(B const& backend, input_moments& moments) {
+  matrix_view<float const> const pooled =
+      moments.pooled != nullptr ? moments.pooled->view() : matrix_view<float const>();
+  return shrink_hessian(backend, moments.hessian.view(), moments.tokens, pooled, moments.pooled_tokens);
+}
+
+[[nodiscard]] inline sparsity sparsity_of(sparsity_step const& s) {
+  sparsity pattern;
+  pattern.rate = s.fraction;
+  pattern.keep = s.n;
+  pattern.of = s.m;
+  return pattern;
+}
+
 template <host_backend B>
 [[nodiscard]] quantized_matrix quantise_with_moments(B const& backend, matrix_view<float const> W, step const& s,
                                                      packed_scheme const& scheme, input_moments& moments,
@@ -79,10 +99,7 @@ template <host_backend B>
   options.scales_stored_as = plain.scales_stored_as;
   options.order = s.quantization.order;
   matrix<float> const own = moments.hessian.clone();
-  matrix_view<float const> const pooled =
-      moments.pooled != nullptr ? moments.pooled->view() : matrix_view<float const>();
-  hessian_source const source =
-      shrink_hessian(backend, moments.hessian.view(), moments.tokens, pooled, moments.pooled_tokens);
+  hessian_source const source = settle_hessian(backend, moments);
   gptq_result result = gptq(backend, W, as_const(moments.hessian.view()), options, own.view());
   report["tokens"] = moments.tokens;
   report["hessian"] = hessian_source_name(source);
@@ -117,8 +134,11 @@ template <host_backend B>
     }
   }
   auto values = std::make_shared<tensor<float, 2>>(expand(W));
-  for (step const& s : m.steps) {
+  std::optional<mask> kept;
+  for (std::size_t k = 0; k < m.steps.size(); ++k) {
+    step const& s = m.steps[k];
     if (s.method == method::recover) continue;
+    if (result.packed) throw usage_error(short_form(s) + ": " + m.stem + " is packed already by an earlier step");
     if (needs_data(s) && moments == nullptr)
       throw usage_error(std::string(to_string(s.method)) + ": works on calibration tokens: give --data");
     switch (s.method) {
@@ -130,8 +150,55 @@ template <host_backend B>
         result.packed = std::make_shared<quantized_matrix>(
             detail::quantise_with_moments(backend, as_const(values->view()), s, *m.scheme, *moments, result.report));
         break;
+      case method::awq: {
+        detail::settle_hessian(backend, *moments);
+        quantize_options const plain = quantizer_of(*m.scheme, s.quantization.scale);
+        awq_options options;
+        options.grid = plain.grid;
+        options.groups = plain.groups;
+        options.scales_stored_as = plain.scales_stored_as;
+        result.packed =
+            std::make_shared<quantized_matrix>(awq(backend, values->view(), as_const(moments->hessian.view()), {}, options));
+        result.report["tokens"] = moments->tokens;
+        break;
+      }
+      case method::magnitude:
+        kept = magnitude_mask(backend, values->view(), detail::sparsity_of(s.sparsity));
+        apply(kept->view(), values->view());
+        break;
+      case method::wanda: {
+        detail::settle_hessian(backend, *moments);
+        kept = wanda_mask(backend, values->view(), diagonal(as_const(moments->hessian.view())), detail::sparsity_of(s.sparsity));
+        apply(kept->view(), values->view());
+        result.report["tokens"] = moments->tokens;
+        break;
+      }
+      case method::sparsegpt: {
+        detail::settle_hessian(backend, *moments);
+        sparsegpt_options options;
+        options.pattern = detail::sparsity_of(s.sparsity);
+        // A quantiser right behind it works in the same sweep: what rounding costs, later columns absorb, and zeros stay.
+        bool const joint = k + 1 < m.steps.size() && (m.steps[k + 1].method == method::gptq || m.steps[k + 1].method == method::rtn);
+        if (joint) options.quantize = quantizer_of(*m.scheme, m.steps[k + 1].quantization.scale);
+        sparsegpt_result pruned = sparsegpt(backend, values->view(), as_const(moments->hessian.view()), options);
+        result.report["tokens"] = moments->tokens;
+        result.report["error"] = pruned.report.error;
+        result.report["fallback"] = !pruned.report.second_order;
+        kept = std::move(pruned.kept);
+        if (pruned.quantized) {
+          result.packed = std::make_shared<quantized_matrix>(std::move(*pruned.quantized));
+          k = m.steps.size();
+        } else {
+          *values = std::move(pruned.weight);
+        }
+        break;
+      }
       default: throw usage_error(std::string(to_string(s.method)) + ": not a step on one matrix");
     }
+  }
+  if (kept) {
+    double const all = static_cast<double>(m.rows) * static_cast<double>(m.columns);
+    result.report["zeros"] = all > 0 ? 1.0 - static_cast<double>(popcount(kept->view())) / all : 0.0;
   }
   if (!result.packed) {
     detail::round_to_storage(values->view(), m.dense.type);
