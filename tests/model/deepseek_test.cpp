@@ -1,8 +1,8 @@
 // DeepSeek-MoE against the float64 numbers of deepseek_golden.py: leading dense layer, shared experts, softmax weights
 // that are not renormalised, two shards, mixed types.
 //
-// Tolerance: each of 3 layers adds float32 rounding of sums of at most 48 terms; with logits of size 5 that is about
-// 48 * 3 * 6e-8 * 5 = 4e-5 at the worst.
+// Tolerance of logits: each of 3 layers adds float32 rounding of sums of at most 48 terms; with logits of size 5 that is about
+// 48 * 3 * 6e-8 * 5 = 4e-5 at the worst; of a softmax weight a quarter of that.
 #include <model/support.hpp>
 
 #include <doctest/doctest.h>
@@ -75,6 +75,6 @@ TEST_CASE("tiny DeepSeek-MoE: logits and routing") {
       for (std::size_t slot = 0; slot < 3; ++slot) {
         CHECK(seen.indices[l][t * 3 + slot] == golden.at("experts")[l + 1][t][slot].get<std::int32_t>());
         CHECK(std::abs(static_cast<double>(seen.weights[l][t * 3 + slot]) -
-                       golden.at("weights")[l + 1][t][slot].get<double>()) < 1e-6);
+                       golden.at("weights")[l + 1][t][slot].get<double>()) < 1e-5);
       }
 }

@@ -27,8 +27,8 @@ TEST_CASE("decoding with a cache equals the full forward pass") {
       forward(backend, m, std::span(ids).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)),
               std::span<token_sequence const>(part), states.view(), work);
       final_logits(backend, m.config, m.ends, states.view(), logits.view(), work);
-      // Logits of size 3, float sums in another order.
-      CHECK(largest_difference(as_const(logits.view()), rows(as_const(whole.view()), first, count)) < 2e-5);
+      // Logits of size 8; three layers of float sums in another order.
+      CHECK(largest_difference(as_const(logits.view()), rows(as_const(whole.view()), first, count)) < 1e-4);
       first += count;
       CHECK(cache.length() == first);
     }
@@ -48,8 +48,8 @@ TEST_CASE("several cached sequences in one pass equal each alone") {
   tensor<float, 2> states(13, m.config.hidden), logits(13, 40);
   forward(backend, m, both, std::span<token_sequence const>(parts), states.view(), work);
   final_logits(backend, m.config, m.ends, states.view(), logits.view(), work);
-  CHECK(largest_difference(rows(as_const(logits.view()), 0, 9), as_const(alone_a.view())) < 2e-5);
-  CHECK(largest_difference(rows(as_const(logits.view()), 9, 4), as_const(alone_b.view())) < 2e-5);
+  CHECK(largest_difference(rows(as_const(logits.view()), 0, 9), as_const(alone_a.view())) < 1e-4);
+  CHECK(largest_difference(rows(as_const(logits.view()), 9, 4), as_const(alone_b.view())) < 1e-4);
 }
 
 TEST_CASE("a full cache is an error, truncation makes room") {

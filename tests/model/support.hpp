@@ -2,6 +2,7 @@
 #pragma once
 
 #include <slimtrim/backend/eigen.hpp>
+#include <slimtrim/backend/reference.hpp>
 #include <slimtrim/core/random.hpp>
 #include <slimtrim/core/thread_pool.hpp>
 #include <slimtrim/io/input_file.hpp>
