@@ -127,5 +127,3 @@ void eigen_products(benchmark::State& state) {
 BENCHMARK(eigen_products)->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 }  // namespace
-
-BENCHMARK_MAIN();
