@@ -148,7 +148,7 @@ HWY_INLINE void exact_panels(panel_view const& view, index_t panel, index_t last
 template <element_kind Kind, int Tokens>
 HWY_NOINLINE void exact_tokens(panel_view const& view, index_t panel, index_t panels, float_activations const& X,
                                output_rows out) {
-  constexpr int together = Tokens <= 4 ? 2 : 1;
+  constexpr int together = 2;
   for (index_t p = 0; p < panels; p += together) {
     exact_panels<Kind, Tokens, together>(view, panel + p, panel + panels - 1, X, out);
     out.data += together * lanes * out.row_stride;
@@ -159,8 +159,8 @@ HWY_NOINLINE void exact_tokens(panel_view const& view, index_t panel, index_t pa
 template <element_kind Kind>
 void exact_few_of(panel_view const& view, index_t panel, index_t panels, float_activations const& X, index_t tokens,
                   output_rows out) {
-  // Four-bit codes are worth unpacking once for eight tokens; the other kinds take four at a time.
-  constexpr index_t most = Kind == element_kind::codes4 ? 8 : 4;
+  // Four tokens and two panels are eight independent sums, as many as the latency of an addition needs.
+  constexpr index_t most = 4;
   for (index_t first = 0; first < tokens; first += most) {
     float_activations now = X;
     if (X.tokens != nullptr) {
@@ -177,15 +177,6 @@ void exact_few_of(panel_view const& view, index_t panel, index_t panels, float_a
       case 3: exact_tokens<Kind, 3>(view, panel, panels, now, to); break;
       case 4: exact_tokens<Kind, 4>(view, panel, panels, now, to); break;
       default: break;
-    }
-    if constexpr (most == 8) {
-      switch (tokens - first) {
-        case 5: exact_tokens<Kind, 5>(view, panel, panels, now, to); break;
-        case 6: exact_tokens<Kind, 6>(view, panel, panels, now, to); break;
-        case 7: exact_tokens<Kind, 7>(view, panel, panels, now, to); break;
-        case 8: exact_tokens<Kind, 8>(view, panel, panels, now, to); break;
-        default: break;
-      }
     }
   }
 }

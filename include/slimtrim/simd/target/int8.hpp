@@ -68,138 +68,200 @@ HWY_INLINE __m128i sign8(__m128i a, __m128i by) { return _mm_sign_epi8(a, by); }
 
 #endif  // SLIMTRIM_SIMD_X86_BYTES
 
+/// With VNNI bytes of codes stay unsigned; elsewhere 8-bit codes are taken minus 128, as signed bytes.
+#if HWY_TARGET == HWY_AVX3_DL
+template <element_kind Kind>
+inline constexpr bool signed_codes = false;
+#else
+template <element_kind Kind>
+inline constexpr bool signed_codes = Kind == element_kind::codes8;
+#endif
+
 /// Byte B of every word, sign-extended.
 template <int B>
 HWY_INLINE integers signed_byte(words const& x) {
   return right<24>(as_integers(left<24 - 8 * B>(x)));
 }
 
-/// sum over the 32 columns of a block of w a, for every row. 4-bit: w[2 j] and w[2 j + 1] hold the codes of the even and
-/// odd places of word j, one a byte. 8-bit: w[j] holds codes - 128 as signed bytes.
+/// sum + the products of the four bytes of every word of w with the four activation codes at `a`. What `sum` holds until
+/// finish_dot is the target's own: on x86 without VNNI, 4-bit products are added in pairs of 16-bit halves.
 template <element_kind Kind>
-HWY_INLINE integers dot_block(words const (&w)[8], std::int8_t const* a) {
-  integers sum;
-#if SLIMTRIM_SIMD_X86_BYTES && HWY_TARGET == HWY_AVX3_DL
+HWY_INLINE integers add_dot(integers const& sum, words const& w, std::int8_t const* a) {
+#if SLIMTRIM_SIMD_X86_BYTES
+  integers out;
+  auto const activation = hn::Set(tag_i{}, four_codes(a));
   SLIMTRIM_UNROLL for (std::size_t i = 0; i < parts; ++i) {
-    auto const one = hn::Set(tag_i{}, 0x01010101).raw;
-    auto total = hn::Zero(tag_i{}).raw;
-    SLIMTRIM_UNROLL for (int j = 0; j < 8; ++j) {
-      auto const activation = hn::Set(tag_i{}, four_codes(a + 4 * j)).raw;
-      if constexpr (Kind == element_kind::codes4) {
-        total = byte_dot(total, w[j].part[i].raw, activation);
-      } else {
-        // (w + 128) a - 128 a, the second by a dot of a with 128 = 0x80 unsigned.
-        total = byte_dot(total, hn::Xor(w[j].part[i], hn::Set(tag_u{}, 0x80808080U)).raw, activation);
-        total = hn::Sub(hn::Vec<tag_i>{total}, hn::ShiftLeft<7>(hn::Vec<tag_i>{
-                                                   byte_dot(hn::Zero(tag_i{}).raw, one, activation)})).raw;
-      }
-    }
-    sum.part[i] = hn::Vec<tag_i>{total};
-  }
-#elif SLIMTRIM_SIMD_X86_BYTES
-  SLIMTRIM_UNROLL for (std::size_t i = 0; i < parts; ++i) {
-    if constexpr (Kind == element_kind::codes4) {
-      auto total = byte_pairs(w[0].part[i].raw, hn::Set(tag_i{}, four_codes(a)).raw);
-      SLIMTRIM_UNROLL for (int j = 1; j < 8; ++j) {
-        total = add16(total, byte_pairs(w[j].part[i].raw, hn::Set(tag_i{}, four_codes(a + 4 * j)).raw));
-      }
-      sum.part[i] = hn::Vec<tag_i>{widen16(total)};
-    } else {
-      auto total = hn::Zero(tag_i{});
-      SLIMTRIM_UNROLL for (int j = 0; j < 8; ++j) {
-        auto const raw = w[j].part[i].raw;
-        auto const activation = sign8(hn::Set(tag_i{}, four_codes(a + 4 * j)).raw, raw);
-        total = hn::Add(total, hn::Vec<tag_i>{widen16(byte_pairs(magnitude8(raw), activation))});
-      }
-      sum.part[i] = total;
-    }
-  }
+#if HWY_TARGET == HWY_AVX3_DL
+    out.part[i] = vector_i{byte_dot(sum.part[i].raw, w.part[i].raw, activation.raw)};
 #else
-  sum = broadcast(std::int32_t{0});
-  for (int j = 0; j < 8; ++j) {
-    std::int8_t const* const at = a + 4 * j;
-    sum = add(sum, multiply(signed_byte<0>(w[j]), broadcast(std::int32_t{at[0]})));
-    sum = add(sum, multiply(signed_byte<1>(w[j]), broadcast(std::int32_t{at[1]})));
-    sum = add(sum, multiply(signed_byte<2>(w[j]), broadcast(std::int32_t{at[2]})));
-    sum = add(sum, multiply(signed_byte<3>(w[j]), broadcast(std::int32_t{at[3]})));
+    if constexpr (Kind == element_kind::codes4) {
+      out.part[i] = vector_i{add16(sum.part[i].raw, byte_pairs(w.part[i].raw, activation.raw))};
+    } else {
+      auto const with_sign = sign8(activation.raw, w.part[i].raw);
+      out.part[i] = hn::Add(sum.part[i], vector_i{widen16(byte_pairs(magnitude8(w.part[i].raw), with_sign))});
+    }
+#endif
+  }
+  return out;
+#else
+  integers out = add(sum, multiply(signed_byte<0>(w), broadcast(std::int32_t{a[0]})));
+  out = add(out, multiply(signed_byte<1>(w), broadcast(std::int32_t{a[1]})));
+  out = add(out, multiply(signed_byte<2>(w), broadcast(std::int32_t{a[2]})));
+  return add(out, multiply(signed_byte<3>(w), broadcast(std::int32_t{a[3]})));
+#endif
+}
+
+template <element_kind Kind>
+HWY_INLINE floats finish_dot(integers const& sum) {
+#if SLIMTRIM_SIMD_X86_BYTES && HWY_TARGET != HWY_AVX3_DL
+  if constexpr (Kind == element_kind::codes4) {
+    integers wide;
+    SLIMTRIM_UNROLL for (std::size_t i = 0; i < parts; ++i) wide.part[i] = vector_i{widen16(sum.part[i].raw)};
+    return convert(wide);
   }
 #endif
-  return sum;
+  return convert(sum);
 }
 
-/// The 8 vectors of bytes of one block of 32 columns, ready for dot_block.
-template <element_kind Kind>
-HWY_INLINE void load_block(std::byte const* from, words (&w)[8]) {
-  auto const* const p = reinterpret_cast<std::uint32_t const*>(from);
+/// Bytes of 4 columns from stored word `word` of a block: for 4 bits the codes at even (Odd = 0) or odd places.
+template <element_kind Kind, int Odd>
+HWY_INLINE words code_bytes(std::byte const* block, int word) {
+  words const x = load(reinterpret_cast<std::uint32_t const*>(block) + word * lanes);
   if constexpr (Kind == element_kind::codes4) {
-    SLIMTRIM_UNROLL for (int j = 0; j < 4; ++j) {
-      words const x = load(p + j * lanes);
-      w[2 * j] = mask(x, 0x0f0f0f0fU);
-      w[2 * j + 1] = mask(right<4>(x), 0x0f0f0f0fU);
-    }
+    if constexpr (Odd == 0) return mask(x, 0x0f0f0f0fU);
+    return mask(right<4>(x), 0x0f0f0f0fU);
   } else {
-    SLIMTRIM_UNROLL for (int j = 0; j < 8; ++j) w[j] = flip(load(p + j * lanes), 0x80808080U);
+    if constexpr (signed_codes<Kind>) return flip(x, 0x80808080U);
+    return x;
   }
 }
 
-/// One panel. Fixed > 0: that many tokens, sums in registers; 0: `tokens` of them.
-template <element_kind Kind, int Fixed>
-HWY_INLINE void int8_panel(panel_view const& view, index_t panel, int8_activations const& X, index_t tokens,
-                           output_rows const& out) {
+/// What a group of columns starts with: scales, and zero points on the scale of code_bytes.
+template <element_kind Kind>
+HWY_INLINE void load_head(panel_view const& view, std::byte const* at, floats& scale, floats& zero) {
+  auto const* const head = reinterpret_cast<float const*>(at);
+  scale = load(head);
+  zero = view.has_zeros ? load(head + lanes) : broadcast(view.middle);
+  if constexpr (signed_codes<Kind>) zero = subtract(zero, broadcast(128.0F));
+}
+
+/// Up to four tokens and two panels: every word meets all tokens while it is in a register.
+template <element_kind Kind, int Tokens, int Panels>
+HWY_INLINE void int8_few(panel_view const& view, index_t panel, index_t last, int8_activations const& X,
+                         output_rows const& out) {
+  constexpr int stored_words = static_cast<int>(bits_of(Kind));
+  std::byte const* from[std::size_t{Panels}];
+  for (int p = 0; p < Panels; ++p) from[p] = view.data + (panel + p < last ? panel + p : last) * view.panel_bytes;
+  std::int8_t const* a[std::size_t{Tokens}];
+  index_t row[std::size_t{Tokens}];
+  floats total[std::size_t{Panels}][std::size_t{Tokens}];
+  SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) {
+    row[t] = X.row(t) * X.blocks;
+    a[t] = X.codes + row[t] * block_columns;
+    SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) total[p][t] = zero_floats();
+  }
+  index_t block = 0;
+  while (block < view.blocks) {
+    index_t const end = block + view.group_blocks < view.blocks ? block + view.group_blocks : view.blocks;
+    floats scale[std::size_t{Panels}], zero[std::size_t{Panels}];
+    SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
+      load_head<Kind>(view, from[p], scale[p], zero[p]);
+      from[p] += view.head_bytes();
+    }
+    for (; block < end; ++block) {
+      integers sum[std::size_t{Panels}][std::size_t{Tokens}];
+      SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
+        SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) sum[p][t] = broadcast(std::int32_t{0});
+      }
+      SLIMTRIM_UNROLL for (int word = 0; word < stored_words; ++word) {
+        constexpr int step = Kind == element_kind::codes4 ? 8 : 4;
+        words w[std::size_t{Panels}];
+        SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) w[p] = code_bytes<Kind, 0>(from[p], word);
+        SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) {
+          SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p)
+              sum[p][t] = add_dot<Kind>(sum[p][t], w[p], a[t] + word * step);
+        }
+        if constexpr (Kind == element_kind::codes4) {
+          SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) w[p] = code_bytes<Kind, 1>(from[p], word);
+          SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) {
+            SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p)
+                sum[p][t] = add_dot<Kind>(sum[p][t], w[p], a[t] + word * step + 4);
+          }
+        }
+      }
+      SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) {
+        floats const all = broadcast(X.sums[row[t] + block]), activation_scale = broadcast(X.scales[row[t] + block]);
+        a[t] += block_columns;
+        SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
+          floats const centred = subtract(finish_dot<Kind>(sum[p][t]), multiply(zero[p], all));
+          total[p][t] = multiply_add(multiply(scale[p], activation_scale), centred, total[p][t]);
+        }
+      }
+      SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) from[p] += view.block_bytes();
+    }
+  }
+  SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
+    SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t)
+        store_some(total[p][t], out.data + t * out.token_stride + p * lanes * out.row_stride, out.row_stride,
+                   out.rows - p * lanes);
+  }
+}
+
+/// Many tokens: the words of a block stay in registers while the tokens pass.
+template <element_kind Kind>
+HWY_INLINE void int8_many(panel_view const& view, index_t panel, int8_activations const& X, index_t tokens,
+                          output_rows const& out) {
   std::byte const* from = view.data + panel * view.panel_bytes;
-  constexpr int most = Fixed > 0 ? Fixed : static_cast<int>(int8_tokens);
-  int const count = Fixed > 0 ? Fixed : static_cast<int>(tokens);
-  floats total[std::size_t{most}];
-  index_t row[std::size_t{most}];
-  for (int t = 0; t < count; ++t) {
+  floats total[int8_tokens];
+  index_t row[int8_tokens];
+  for (index_t t = 0; t < tokens; ++t) {
     total[t] = zero_floats();
     row[t] = X.row(t) * X.blocks;
   }
-  constexpr float offset = Kind == element_kind::codes8 ? 128.0F : 0.0F;
   index_t block = 0;
   while (block < view.blocks) {
-    index_t const last = block + view.group_blocks < view.blocks ? block + view.group_blocks : view.blocks;
-    auto const* const head = reinterpret_cast<float const*>(from);
-    floats const scale = load(head);
-    floats const zero = subtract(view.has_zeros ? load(head + lanes) : broadcast(view.middle), broadcast(offset));
+    index_t const end = block + view.group_blocks < view.blocks ? block + view.group_blocks : view.blocks;
+    floats scale, zero;
+    load_head<Kind>(view, from, scale, zero);
     from += view.head_bytes();
-    for (; block < last; ++block) {
+    for (; block < end; ++block) {
       words w[8];
-      load_block<Kind>(from, w);
-      from += view.block_bytes();
-      if constexpr (Fixed > 0) {
-        SLIMTRIM_UNROLL for (int t = 0; t < Fixed; ++t) {
-          index_t const at = row[t] + block;
-          floats const dot = convert(dot_block<Kind>(w, X.codes + at * block_columns));
-          floats const centred = subtract(dot, multiply(zero, broadcast(X.sums[at])));
-          total[t] = multiply_add(multiply(scale, broadcast(X.scales[at])), centred, total[t]);
+      if constexpr (Kind == element_kind::codes4) {
+        SLIMTRIM_UNROLL for (int j = 0; j < 4; ++j) {
+          w[2 * j] = code_bytes<Kind, 0>(from, j);
+          w[2 * j + 1] = code_bytes<Kind, 1>(from, j);
         }
       } else {
-        for (int t = 0; t < count; ++t) {
-          index_t const at = row[t] + block;
-          floats const dot = convert(dot_block<Kind>(w, X.codes + at * block_columns));
-          floats const centred = subtract(dot, multiply(zero, broadcast(X.sums[at])));
-          total[t] = multiply_add(multiply(scale, broadcast(X.scales[at])), centred, total[t]);
-        }
+        SLIMTRIM_UNROLL for (int j = 0; j < 8; ++j) w[j] = code_bytes<Kind, 0>(from, j);
+      }
+      from += view.block_bytes();
+      for (index_t t = 0; t < tokens; ++t) {
+        index_t const at = row[t] + block;
+        integers sum = broadcast(std::int32_t{0});
+        SLIMTRIM_UNROLL for (int j = 0; j < 8; ++j)
+            sum = add_dot<Kind>(sum, w[j], X.codes + at * block_columns + 4 * j);
+        floats const centred = subtract(finish_dot<Kind>(sum), multiply(zero, broadcast(X.sums[at])));
+        total[t] = multiply_add(multiply(scale, broadcast(X.scales[at])), centred, total[t]);
       }
     }
   }
-  for (int t = 0; t < count; ++t) store_some(total[t], out.data + t * out.token_stride, out.row_stride, out.rows);
+  for (index_t t = 0; t < tokens; ++t) store_some(total[t], out.data + t * out.token_stride, out.row_stride, out.rows);
 }
 
 template <element_kind Kind>
 HWY_NOINLINE void int8_of(panel_view const& view, index_t panel, index_t panels, int8_activations const& X,
                           index_t tokens, output_rows out) {
-  for (index_t p = 0; p < panels; ++p) {
+  index_t const together = tokens <= 4 ? 2 : 1, last = panel + panels - 1;
+  for (index_t p = panel; p <= last; p += together) {
     switch (tokens) {
-      case 1: int8_panel<Kind, 1>(view, panel + p, X, tokens, out); break;
-      case 2: int8_panel<Kind, 2>(view, panel + p, X, tokens, out); break;
-      case 3: int8_panel<Kind, 3>(view, panel + p, X, tokens, out); break;
-      case 4: int8_panel<Kind, 4>(view, panel + p, X, tokens, out); break;
-      default: int8_panel<Kind, 0>(view, panel + p, X, tokens, out); break;
+      case 1: int8_few<Kind, 1, 2>(view, p, last, X, out); break;
+      case 2: int8_few<Kind, 2, 2>(view, p, last, X, out); break;
+      case 3: int8_few<Kind, 3, 2>(view, p, last, X, out); break;
+      case 4: int8_few<Kind, 4, 2>(view, p, last, X, out); break;
+      default: int8_many<Kind>(view, p, X, tokens, out); break;
     }
-    out.data += lanes * out.row_stride;
-    out.rows -= lanes;
+    out.data += together * lanes * out.row_stride;
+    out.rows -= together * lanes;
   }
 }
 

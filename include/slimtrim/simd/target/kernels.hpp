@@ -20,7 +20,7 @@ namespace HWY_NAMESPACE {
 
 /// The kernels compiled for HWY_TARGET.
 inline kernel_table const* kernels() {
-  static constexpr kernel_table table{HWY_STR(HWY_NAMESPACE), lanes, exact_few, int8_product, expand,
+  static constexpr kernel_table table{HWY_STR(HWY_NAMESPACE) + 2, lanes, exact_few, int8_product, expand,
                                       multiply_tile, dense_few, 2 * row_width};
   return &table;
 }
