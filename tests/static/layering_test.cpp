@@ -42,7 +42,8 @@ std::string complaint(include_line const& line) {
   bool const is_fused = fused_folders.count(from) != 0;
   if (!is_ours(line.target)) {
     bool const third_party = line.target.find('/') != std::string::npos || line.target.find('.') != std::string::npos;
-    bool const adaptor = line.file == "slimtrim/backend/eigen.hpp" || line.file == "slimtrim/backend/xtensor.hpp";
+    bool const adaptor = line.file == "slimtrim/backend/eigen.hpp" || line.file == "slimtrim/backend/xtensor.hpp" ||
+                         line.file.rfind("slimtrim/backend/detail/", 0) == 0;
     if (!is_fused && !adaptor && third_party && floors.count(from) != 0 && floors.at(from) < 8)
       return "brings a third-party or system header below floor 8";
     return "";

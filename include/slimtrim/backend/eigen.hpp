@@ -24,7 +24,8 @@ namespace slimtrim {
 inline namespace v0 {
 
 /// Eigen on host memory, pieces spread over an executor of the caller's choice (none: the calling thread).
-/// Accumulates in accumulator_t within a panel of `detail::panel_depth` and adds panels in order. Deterministic for any executor.
+/// Accumulates in accumulator_t within a panel of `detail::panel_depth` and adds panels in order. Deterministic for any
+/// executor.
 class eigen_backend {
  public:
   static constexpr space memory = space::host;
