@@ -8,6 +8,7 @@
 #include <slimtrim/simd/gemv.hpp>
 #include <slimtrim/simd/interleaved_weight.hpp>
 #include <slimtrim/simd/moe_layer.hpp>
+#include <slimtrim/simd/rows.hpp>
 
 #include <memory>
 #include <optional>
@@ -105,6 +106,13 @@ class simd_product_backend : public eigen_backend {
 class simd_backend : public simd_product_backend {
  public:
   using simd_product_backend::simd_product_backend;
+
+  /// slimtrim::row_cosines in one pass over both matrices (simd/rows.hpp); that function checks extents.
+  template <class T>
+    requires(std::is_same_v<T, float> || std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>)
+  void row_cosines(matrix_view<T const> X, matrix_view<T const> Y, vector_view<float> out) const {
+    simd::row_cosines<simd_product_backend, T>(kernels(), *this, X, Y, out);
+  }
 
   /// The MoE layer of model/moe.hpp for few tokens and prepared experts in two sweeps over the weights
   /// (simd/moe_layer.hpp); any other goes through the generic layer. Weights, Work: moe_weights, forward_workspace.

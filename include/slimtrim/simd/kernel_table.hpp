@@ -106,6 +106,8 @@ struct kernel_table {
   // X is padded to a multiple of 64 columns; for bfloat16 its columns are in `pair_order`.
   void (*dense_few)(element_kind, void const* rows, index_t row_stride, index_t columns, float_activations const&,
                     index_t tokens, output_rows);
+  // sums = {sum x y, sum x x, sum y y} of two rows of floats, bfloat16 or float16.
+  void (*cosine_sums)(element_kind, void const* x, void const* y, index_t columns, double* sums);
   // Places of two vectors of columns: first all even, then all odd ones. Its period is 2 * float lanes.
   index_t pair_period;
 };

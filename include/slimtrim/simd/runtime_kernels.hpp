@@ -10,6 +10,9 @@
 #error "slimtrim/simd/runtime_kernels.hpp must come before every other header that includes Highway"
 #endif
 
+// Highway leaves this one out unless asked.
+#define HWY_WANT_AVX3_DL 1
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE <slimtrim/simd/target/kernels.hpp>
 #include <hwy/foreach_target.h>

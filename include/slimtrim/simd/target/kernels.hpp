@@ -10,6 +10,7 @@
 #include <slimtrim/simd/target/dense.hpp>
 #include <slimtrim/simd/target/exact.hpp>
 #include <slimtrim/simd/target/int8.hpp>
+#include <slimtrim/simd/target/rows.hpp>
 #include <slimtrim/simd/target/tile.hpp>
 
 HWY_BEFORE_NAMESPACE();
@@ -20,8 +21,9 @@ namespace HWY_NAMESPACE {
 
 /// The kernels compiled for HWY_TARGET.
 inline kernel_table const* kernels() {
-  static constexpr kernel_table table{HWY_STR(HWY_NAMESPACE) + 2, lanes, exact_few, int8_product, expand,
-                                      multiply_tile, dense_few, 2 * row_width};
+  // Without the "N_" of Highway's namespaces.
+  static constexpr kernel_table table{&HWY_STR(HWY_NAMESPACE)[2], lanes, exact_few, int8_product, expand, multiply_tile,
+                                      dense_few, cosine_sums, 2 * row_width};
   return &table;
 }
 
