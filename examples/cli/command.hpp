@@ -67,8 +67,16 @@ class command {
   virtual void run(session const& at) = 0;
 };
 
+[[nodiscard]] std::unique_ptr<command> make_bench_command();
+[[nodiscard]] std::unique_ptr<command> make_calibrate_command();
+[[nodiscard]] std::unique_ptr<command> make_compress_command();
+[[nodiscard]] std::unique_ptr<command> make_eval_command();
+[[nodiscard]] std::unique_ptr<command> make_generate_command();
 [[nodiscard]] std::unique_ptr<command> make_inspect_command();
+[[nodiscard]] std::unique_ptr<command> make_plan_command();
 [[nodiscard]] std::unique_ptr<command> make_recipe_command();
+[[nodiscard]] std::unique_ptr<command> make_report_command();
+[[nodiscard]] std::unique_ptr<command> make_stats_command();
 [[nodiscard]] std::unique_ptr<command> make_synth_command();
 
 }  // namespace cli

@@ -3,9 +3,8 @@
 #include "command.hpp"
 #include "table.hpp"
 
-#include <slimtrim/io/checkpoint.hpp>
-#include <slimtrim/model/read_model_config.hpp>
 #include <slimtrim/pipeline/inspect.hpp>
+#include <slimtrim/pipeline/open_model.hpp>
 
 namespace cli {
 
@@ -35,9 +34,9 @@ class inspect_command final : public command {
     options.flag("--layers", by_layer_, "One row for each layer too (--json always has them)");
   }
   void run(session const& at) override {
-    slimtrim::checkpoint const files = slimtrim::checkpoint::open(model_);
-    slimtrim::model_config const config = slimtrim::read_model_config(files.config(), files.config_place());
-    slimtrim::inspection const seen = slimtrim::inspect(files, config);
+    slimtrim::opened_model const model = slimtrim::open_model(model_);
+    slimtrim::model_config const& config = model.config;
+    slimtrim::inspection const seen = slimtrim::inspect(*model.files, config);
     slimtrim::ordered_json const json = slimtrim::inspection_json(seen, config);
     if (at.json) {
       at.print(slimtrim::json_text(json));

@@ -76,16 +76,16 @@ struct inspection {
 namespace detail {
 
 /// Bytes and parameters of one module as stored; zeros when nothing is.
-[[nodiscard]] inline amount stored_amount(checkpoint const& model, model_config const& config, module_id id) {
+[[nodiscard]] inline amount stored_amount(std::vector<tensor_info> const& tensors, model_config const& config,
+                                          module_id id) {
   amount result;
   model_family const& family = *config.family;
-  if (tensor_info const* const plain = model.find(module_name(family, id))) {
+  if (tensor_info const* const plain = find_tensor(tensors, module_name(family, id))) {
     result.bytes = static_cast<index_t>(plain->bytes);
     result.parameters = static_cast<index_t>(element_count(plain->shape).value_or(0));
     return result;
   }
   std::string const prefix = module_stem(family, id) + ".";
-  auto const& tensors = model.tensors();
   auto at = std::lower_bound(tensors.begin(), tensors.end(), prefix,
                              [](tensor_info const& tensor, std::string const& key) { return tensor.name < key; });
   bool found = false;
@@ -109,10 +109,11 @@ inline void activate_experts(amount& all, index_t top_k, index_t experts) {
 
 }  // namespace detail
 
-/// Counts a checkpoint whose dimensions are `config`. Cost: O(tensors log tensors), no data is read.
-[[nodiscard]] inline inspection inspect(checkpoint const& model, model_config const& config) {
+/// Counts tensors (sorted by name) of a model whose dimensions are `config`. Cost: O(tensors log tensors).
+[[nodiscard]] inline inspection inspect(std::vector<tensor_info> const& tensors, std::uint64_t file_bytes,
+                                        model_config const& config) {
   inspection result;
-  result.file_bytes = model.file_bytes();
+  result.file_bytes = file_bytes;
   result.layers.resize(config.layers.size());
   auto const put = [&](module_role of, index_t layer, bool in_layer, amount const& stored) {
     result.components[static_cast<std::size_t>(component_of(of))] += stored;
@@ -127,7 +128,7 @@ inline void activate_experts(amount& all, index_t top_k, index_t experts) {
   // One expert after another, then the layer's experts at once, because only their sum can be active in part.
   std::vector<amount> experts(config.layers.size());
   for_each_module(config, [&](module_id id) {
-    amount const stored = detail::stored_amount(model, config, id);
+    amount const stored = detail::stored_amount(tensors, config, id);
     bool const in_layer = id.role != module_role::embedding && id.role != module_role::head &&
                           id.role != module_role::final_norm;
     if (component_of(id.role) == component::experts) {
@@ -150,18 +151,23 @@ inline void activate_experts(amount& all, index_t top_k, index_t experts) {
     amount all = experts[static_cast<std::size_t>(i)];
     for (index_t e = 0; has_novices && e < layer.experts; ++e)
       if (tensor_info const* const novice =
-              model.find(module_name(*config.family, {module_role::novice, i, e})))
+              detail::find_tensor(tensors, module_name(*config.family, {module_role::novice, i, e})))
         all += {static_cast<index_t>(element_count(novice->shape).value_or(0)), static_cast<index_t>(novice->bytes)};
     detail::activate_experts(all, layer.top_k, layer.experts);
     put(module_role::gate, i, true, all);
   }
   amount rest;
-  for (tensor_info const& tensor : model.tensors()) rest.bytes += static_cast<index_t>(tensor.bytes);
+  for (tensor_info const& tensor : tensors) rest.bytes += static_cast<index_t>(tensor.bytes);
   rest.bytes -= result.total.bytes;
   rest.active_bytes = rest.bytes;
   result.components[static_cast<std::size_t>(component::other)] += rest;
   result.total += rest;
   return result;
+}
+
+/// Counts a checkpoint whose dimensions are `config`; no data is read.
+[[nodiscard]] inline inspection inspect(checkpoint const& model, model_config const& config) {
+  return inspect(model.tensors(), model.file_bytes(), config);
 }
 
 namespace detail {

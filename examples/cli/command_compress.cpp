@@ -1,0 +1,126 @@
+// slimtrim compress: the main job.
+
+#include "command.hpp"
+#include "deciding.hpp"
+#include "table.hpp"
+
+#include <slimtrim/pipeline/inspect.hpp>
+
+#include <chrono>
+#include <map>
+
+namespace cli {
+
+namespace {
+
+class compress_command final : public command {
+ public:
+  std::string name() const override { return "compress"; }
+  std::string summary() const override { return "Write a smaller model by a recipe or a plan"; }
+  std::string examples() const override {
+    return "OUT appears complete or not at all; MODEL is never touched. Memory is one decoder layer and, for steps that\n"
+           "work on tokens, the activations of the calibration text. Recipes: slimtrim recipe --help.\n"
+           "Examples:\n"
+           "  slimtrim compress mixtral out --recipe layer_drop:8+awq:4g128 --data c4.jsonl --tokens 262144\n"
+           "  slimtrim compress mixtral out --recipe rtn:4g128\n"
+           "  slimtrim compress mixtral out --recipe expert_drop:6/8 --stats c4.stats --uniform\n"
+           "  slimtrim compress mixtral out --plan edited.json";
+  }
+  void declare(option_set& options) override {
+    options.positional("MODEL", model_, "Model folder");
+    options.positional("OUT", out_, "Folder to create; must not exist");
+    flags_.declare(options);
+    options.text("--plan", plan_, "Plan to carry out, instead of --recipe and --stats");
+    options.text("--format", format_, "Of packed weights: compressed-tensors, awq or gptq [the input's, else the first]");
+    options.bytes("--shard-size", shard_bytes_, "Most bytes of one safetensors file [5GB]");
+    device_.declare(options);
+  }
+  void run(session const& at) override {
+    if (!plan_.empty() && !flags_.recipe.empty())
+      throw slimtrim::usage_error("expected --recipe or --plan, found both");
+    if (shard_bytes_ == 0) throw slimtrim::usage_error("--shard-size: expected at least 1 byte");
+    engine const run(at, device_);
+    auto const begin = std::chrono::steady_clock::now();
+    slimtrim::opened_model const model = slimtrim::open_model(model_);
+    refuse_early(model);
+    decided made;
+    if (plan_.empty()) {
+      made = decide_plan(at, run, model, flags_);
+    } else {
+      made.plan = read_plan_file(plan_, model);
+      if (!flags_.data.data.empty()) made.windows = run.windows(model, flags_.data);
+    }
+    note_loaders(at, model, made.plan, format_);
+    slimtrim::compress_options options;
+    options.format = format_;
+    options.most_shard_bytes = shard_bytes_;
+    options.data = made.windows ? &*made.windows : nullptr;
+    slimtrim::compress_result const result = run.compress(model, made.plan, out_, options);
+    double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    slimtrim::opened_model const written = slimtrim::open_model(out_);
+    slimtrim::inspection const before = slimtrim::inspect(*model.files, model.config);
+    slimtrim::inspection const after = slimtrim::inspect(*written.files, written.config);
+    if (at.json)
+      at.print(slimtrim::json_text(report(made.plan, result, before, after, seconds)));
+    else
+      at.print(summary(made.plan, before, after, seconds));
+  }
+
+ private:
+  /// Mistakes about OUT should show before hours of work, not after.
+  void refuse_early(slimtrim::opened_model const& model) const {
+    std::filesystem::path const out = slimtrim::detail::resolve_new_path(out_);
+    slimtrim::detail::require_outside(out, {model.files->folder()});
+    slimtrim::detail::require_absent(out);
+  }
+
+  static slimtrim::ordered_json report(slimtrim::plan const& plan, slimtrim::compress_result const& result,
+                                       slimtrim::inspection const& before, slimtrim::inspection const& after,
+                                       double seconds) {
+    slimtrim::ordered_json steps = plan.evidence;
+    // Slimmed modules by what was done to them; each in full under `modules`.
+    std::map<std::string, index_t> slimmed;
+    for (slimtrim::ordered_json const& module : result.slimmed) ++slimmed[module.value("method", "")];
+    for (auto const& [method, modules] : slimmed) steps.push_back({{"step", method}, {"modules", modules}});
+    return {{"recipe", plan.recipe},
+            {"bytes_in", before.file_bytes},
+            {"bytes_out", after.file_bytes},
+            {"active_bytes_in", before.total.active_bytes},
+            {"active_bytes_out", after.total.active_bytes},
+            {"seconds", seconds},
+            {"peak_rss", peak_resident_bytes()},
+            {"notes", result.notes},
+            {"passed_through", result.passed_through},
+            {"steps", std::move(steps)},
+            {"modules", result.slimmed}};
+  }
+
+  std::string summary(slimtrim::plan const& plan, slimtrim::inspection const& before, slimtrim::inspection const& after,
+                      double seconds) const {
+    table sizes({"", "bytes", "active bytes", "parameters"});
+    auto const row = [&](std::string const& label, slimtrim::inspection const& of) {
+      sizes.add({label, bytes_text(static_cast<double>(of.file_bytes)),
+                 bytes_text(static_cast<double>(of.total.active_bytes)),
+                 count_text(static_cast<double>(of.total.parameters))});
+    };
+    row("before", before);
+    row("after", after);
+    double const share = static_cast<double>(after.file_bytes) / static_cast<double>(before.file_bytes);
+    return plan.recipe + "\n\n" + sizes.text() + "\n" + out_ + ": " + number_text(100 * share, 3) + " % of the bytes, in " +
+           duration_text(seconds) + ", peak memory " + bytes_text(static_cast<double>(peak_resident_bytes())) + "\n";
+  }
+
+  std::string model_;
+  std::string out_;
+  std::string plan_;
+  std::string format_;
+  std::uint64_t shard_bytes_ = 5'000'000'000;
+  decide_flags flags_;
+  device_flags device_;
+};
+
+}  // namespace
+
+std::unique_ptr<command> make_compress_command() { return std::make_unique<compress_command>(); }
+
+}  // namespace cli

@@ -1,0 +1,76 @@
+// slimtrim report: one HTML page from the JSON files of a folder.
+
+#include "command.hpp"
+#include "table.hpp"
+
+#include <slimtrim/io/atomic_file.hpp>
+#include <slimtrim/pipeline/report.hpp>
+
+namespace cli {
+
+namespace {
+
+class report_command final : public command {
+ public:
+  std::string name() const override { return "report"; }
+  std::string summary() const override { return "Make one HTML page from the JSON files of a folder"; }
+  std::string examples() const override {
+    return "DIR holds what compress, eval, inspect and stats show printed with --json, as <name>.<anything>.json; files of one\n"
+           "name describe one model, and base is the original. The page needs nothing else.\n"
+           "Examples:\n"
+           "  slimtrim inspect big --json > results/base.inspect.json\n"
+           "  slimtrim compress big small --recipe rtn:4g128 --json > results/small.compress.json\n"
+           "  slimtrim eval small --base big --data text.txt --json > results/small.eval.json\n"
+           "  slimtrim report results -o report.html";
+  }
+  void declare(option_set& options) override {
+    options.positional("DIR", folder_, "Folder with JSON files");
+    options.text("-o,--output", out_, "HTML file to create; must not exist", true);
+    options.text("--title", title_, "Title of the page");
+    options.flag("--table", table_, "Also print the table of models");
+    options.text("--figure", figure_, "Also write the similarity heat map as an SVG file; must not exist");
+  }
+  void run(session const& at) override {
+    slimtrim::report_documents const documents = slimtrim::read_report_folder(folder_);
+    slimtrim::write_file_atomically(out_, slimtrim::report_html(documents, title_));
+    if (!figure_.empty()) {
+      if (documents.statistics.is_null()) throw slimtrim::usage_error("--figure: expected statistics in " + folder_ + ", found none");
+      slimtrim::ordered_json compress = nullptr;
+      for (auto const& model : documents.models)
+        if (compress.is_null() && !slimtrim::detail::dropped_layers(model.compress).empty()) compress = model.compress;
+      slimtrim::write_file_atomically(figure_, slimtrim::svg_of(slimtrim::similarity_map(documents.statistics, compress)));
+    }
+    if (table_) at.print(table_of(documents));
+    if (at.json)
+      at.print(slimtrim::json_text({{"models", documents.models.size()}, {"output", out_}}));
+    else
+      at.print(out_ + ": " + std::to_string(documents.models.size()) + " models\n");
+  }
+
+ private:
+  [[nodiscard]] static std::string table_of(slimtrim::report_documents const& documents) {
+    using slimtrim::detail::number_at;
+    table rows({"model", "recipe", "MB", "active MB/token", "KL", "top-1", "perplexity", "tokens/s"});
+    auto const cell = [](double value, int digits) { return slimtrim::short_number(value, digits); };
+    for (auto const& m : documents.models) {
+      std::string const recipe = m.compress.is_object() ? m.compress.value("recipe", std::string()) : std::string("original");
+      rows.add({m.name, recipe, cell(slimtrim::detail::model_bytes(m) / 1e6, 4),
+                cell(slimtrim::detail::model_active_bytes(m) / 1e6, 4), cell(number_at(m.evaluation, "kl_mean"), 3),
+                cell(number_at(m.evaluation, "top1_agreement"), 3), cell(number_at(m.evaluation, "perplexity"), 4),
+                cell(number_at(m.evaluation, "tokens_per_second"), 3)});
+    }
+    return rows.text();
+  }
+
+  std::string folder_;
+  std::string out_;
+  std::string title_ = "slimtrim report";
+  std::string figure_;
+  bool table_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<command> make_report_command() { return std::make_unique<report_command>(); }
+
+}  // namespace cli

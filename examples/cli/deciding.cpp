@@ -1,0 +1,68 @@
+#include "deciding.hpp"
+
+#include <slimtrim/pipeline/plan_file.hpp>
+#include <slimtrim/pipeline/recipe_toml.hpp>
+#include <slimtrim/pipeline/statistics_file.hpp>
+
+#include <algorithm>
+
+namespace cli {
+
+void decide_flags::declare(option_set& options) {
+  options.text("--recipe", recipe, "Built-in name, steps method:amount[@criterion] joined by +, or a TOML file "
+                                   "(slimtrim recipe --help)");
+  options.text("--stats", statistics, "Statistics file of this model, for steps that are decided from statistics");
+  data.declare(options, false, "Calibration text, for steps that work on tokens and where --stats is not given");
+  options.flag("--uniform", uniform, "Every layer keeps the same number of experts, so that stock loaders accept it");
+  options.flag("--recalibrate", recalibrate, "Measure again, on the model as left, before each later trim step");
+}
+
+decided decide_plan(session const& at, engine const& run, slimtrim::opened_model const& model,
+                    decide_flags const& flags) {
+  if (flags.recipe.empty()) throw slimtrim::usage_error("--recipe: expected, not given (or --plan)");
+  slimtrim::recipe const recipe = slimtrim::load_recipe(flags.recipe);
+  for (slimtrim::step const& s : recipe.steps)
+    if (slimtrim::needs_data(s) && flags.data.data.empty())
+      throw slimtrim::usage_error("recipe: step '" + slimtrim::short_form(s) + "' works on tokens: expected --data");
+  std::optional<slimtrim::model_statistics> statistics;
+  if (!flags.statistics.empty()) statistics = slimtrim::load_statistics(flags.statistics, model.config);
+  decided result;
+  if (!flags.data.data.empty()) result.windows = run.windows(model, flags.data);
+  slimtrim::decide_options options;
+  options.seed = at.seed;
+  options.recalibrate = flags.recalibrate;
+  options.uniform = flags.uniform;
+  options.progress = at.progress;
+  slimtrim::decide_inputs const inputs{&model, statistics ? &*statistics : nullptr,
+                                       result.windows ? &*result.windows : nullptr};
+  result.plan = run.decide(recipe, inputs, options);
+  return result;
+}
+
+slimtrim::plan read_plan_file(std::string const& path, slimtrim::opened_model const& model) {
+  slimtrim::plan plan = slimtrim::read_plan(slimtrim::read_json_file(path), path);
+  std::string const here = slimtrim::fingerprint_of(*model.files);
+  if (!plan.fingerprint.empty() && plan.fingerprint != here)
+    throw slimtrim::input_error(path, "field 'model': expected a plan for this model (" + here + "), found one for " +
+                                          slimtrim::printable(plan.fingerprint));
+  slimtrim::check_plan(plan, model.config, path);
+  return plan;
+}
+
+void note_loaders(session const& at, slimtrim::opened_model const& model, slimtrim::plan const& plan,
+                  std::string const& format) {
+  int fewest_bits = 8;
+  bool quantises = false;
+  for (slimtrim::step const& s : plan.slimming)
+    if (slimtrim::is_quantization(s.method)) {
+      quantises = true;
+      fewest_bits = std::min(fewest_bits, s.quantization.bits);
+    }
+  std::string method = model.format ? std::string(model.format->method()) : "";
+  if (method.empty() && quantises) method = format.empty() ? "compressed-tensors" : format;
+  for (std::string const& note :
+       slimtrim::loading_notes(slimtrim::planned_config(model.config, plan), method, fewest_bits))
+    at.note("slimtrim: " + note);
+}
+
+}  // namespace cli

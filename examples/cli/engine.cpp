@@ -1,0 +1,137 @@
+// Everything of the engine but compression.
+
+#include "engine_backend.hpp"
+
+#include <slimtrim/pipeline/self_text.hpp>
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+namespace cli {
+
+namespace {
+
+using clock = std::chrono::steady_clock;
+
+double seconds_since(clock::time_point begin) { return std::chrono::duration<double>(clock::now() - begin).count(); }
+
+program_backend make_backend(session const& at, device_flags const& flags) {
+  if (flags.device == "cuda") throw slimtrim::usage_error("--device: expected cpu (this build has no CUDA), found 'cuda'");
+  if (flags.device != "cpu") throw slimtrim::usage_error("--device: expected cpu or cuda, found '" + flags.device + "'");
+  if (flags.activations != "float" && flags.activations != "int8")
+    throw slimtrim::usage_error("--activations: expected float or int8, found '" + flags.activations + "'");
+#if SLIMTRIM_PROGRAM_SIMD
+  slimtrim::simd_options options;
+  if (flags.activations == "int8") options.activations = slimtrim::activation_kind::int8;
+  return program_backend(*at.pool, options);
+#else
+  if (flags.activations == "int8")
+    throw slimtrim::usage_error("--activations: expected float (this build has no vector kernels), found 'int8'");
+  return program_backend(*at.pool);
+#endif
+}
+
+}  // namespace
+
+void device_flags::declare(option_set& options) {
+  options.text("--device", device, "Where the model runs: cpu or cuda");
+  options.text("--activations", activations, "float, or int8 for speed where weights are quantised");
+}
+
+void data_flags::declare(option_set& options, bool required, std::string const& what) {
+  options.text("--data", data,
+               what + ": text file, .jsonl with text fields, token ids (.u16 .u32 .npy), or self (text that the model "
+                      "samples from itself)",
+               required);
+  options.number("--tokens", tokens, "Tokens in all, a multiple of --seq [every whole window]");
+  options.number("--seq", sequence, "Tokens of one window [2048, or fewer when the model has fewer positions]");
+}
+
+engine::engine(session const& at, device_flags const& flags)
+    : at_(at), state_(std::make_unique<state>(state{make_backend(at, flags)})) {}
+
+engine::~engine() = default;
+
+slimtrim::token_windows engine::windows(slimtrim::opened_model const& model, data_flags const& flags) const {
+  index_t const positions = model.config.maximum_positions;
+  slimtrim::data_options options;
+  options.tokens = flags.tokens;
+  options.sequence = flags.sequence != 0 ? flags.sequence : (positions > 1 ? std::min<index_t>(2048, positions) : 2048);
+  options.seed = at_.seed;
+  auto const generate = [&](index_t windows, index_t sequence, std::uint64_t seed) {
+    slimtrim::model const resident = slimtrim::load_model(model.config, *model.weights);
+    return slimtrim::sample_text(state_->backend, resident, windows, sequence, seed, at_.progress);
+  };
+  return slimtrim::load_windows(flags.data, options, model.config.vocabulary, model.files->folder() / "tokenizer.json",
+                                generate);
+}
+
+slimtrim::evaluation engine::evaluate(slimtrim::opened_model const& model, slimtrim::opened_model const* base,
+                                      slimtrim::token_windows const& windows) const {
+  slimtrim::evaluate_options options;
+  options.progress = at_.progress;
+  return slimtrim::evaluate(state_->backend, model, base, windows, options);
+}
+
+slimtrim::model_statistics engine::calibrate(slimtrim::opened_model const& model,
+                                             slimtrim::token_windows const& windows,
+                                             slimtrim::statistics_tables const& tables) const {
+  slimtrim::calibrate_options options;
+  options.tables = tables;
+  options.progress = at_.progress;
+  return slimtrim::calibrate(state_->backend, model, windows, options);
+}
+
+slimtrim::plan engine::decide(slimtrim::recipe const& recipe, slimtrim::decide_inputs const& inputs,
+                              slimtrim::decide_options const& options) const {
+  return slimtrim::decide(state_->backend, recipe, inputs, options);
+}
+
+std::vector<std::uint32_t> engine::generate(slimtrim::opened_model const& model,
+                                            std::vector<std::uint32_t> const& prompt,
+                                            slimtrim::generate_options const& options,
+                                            std::function<void(std::uint32_t)> const& on_token) const {
+  slimtrim::model const resident = slimtrim::load_model(model.config, *model.weights);
+  slimtrim::forward_workspace work;
+  index_t made = 0;
+  return slimtrim::generate(state_->backend, resident, prompt, options, work, [&](index_t, std::uint32_t token) {
+    slimtrim::report_progress(at_.progress, "generate", ++made, options.length);
+    on_token(token);
+    return true;
+  });
+}
+
+speed engine::measure(slimtrim::opened_model const& model, std::vector<std::uint32_t> const& prompt,
+                      index_t length) const {
+  slimtrim::model const resident = slimtrim::load_model(model.config, *model.weights);
+  slimtrim::forward_workspace work;
+  speed result;
+  slimtrim::generate_options options;
+  // Once unmeasured, so that weights are in memory; then a prefill (with the one token that it yields), then the rest.
+  for (int round = 0; round < 2; ++round) {
+    options.length = length + 1;
+    clock::time_point const begin = clock::now();
+    clock::time_point first = begin;
+    bool seen = false;
+    index_t made = 0;
+    (void)slimtrim::generate(state_->backend, resident, prompt, options, work, [&](index_t, std::uint32_t) {
+      if (!std::exchange(seen, true)) first = clock::now();
+      slimtrim::report_progress(at_.progress, round == 0 ? "warm up" : "measure", made++, length + 1);
+      return true;
+    });
+    result.prefill_seconds = std::chrono::duration<double>(first - begin).count();
+    result.decode_seconds = seconds_since(first);
+  }
+  return result;
+}
+
+std::uint64_t peak_resident_bytes() {
+  struct rusage usage {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace cli

@@ -1,0 +1,77 @@
+// What runs a model, compiled once for all commands: the backend's kernels are instantiated here and nowhere else.
+#pragma once
+
+#include "command.hpp"
+
+#include <slimtrim/model/generate.hpp>
+#include <slimtrim/pipeline/compress.hpp>
+#include <slimtrim/pipeline/decide.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace cli {
+
+/// `--device` and `--activations`.
+struct device_flags {
+  std::string device = "cpu";
+  std::string activations = "float";
+  void declare(option_set& options);
+};
+
+/// `--data`, `--tokens` and `--seq`.
+struct data_flags {
+  std::string data;
+  index_t tokens = 0;
+  index_t sequence = 0;  ///< 0: 2048, or the model's positions when those are fewer
+  void declare(option_set& options, bool required, std::string const& what);
+};
+
+/// How fast a model runs.
+struct speed {
+  double prefill_seconds = 0;
+  double decode_seconds = 0;
+};
+
+class engine {
+ public:
+  /// Throws `usage_error` for a device that this build does not have.
+  engine(session const& at, device_flags const& flags);
+  engine(engine const&) = delete;
+  engine& operator=(engine const&) = delete;
+  ~engine();
+
+  [[nodiscard]] slimtrim::token_windows windows(slimtrim::opened_model const& model, data_flags const& flags) const;
+  [[nodiscard]] slimtrim::evaluation evaluate(slimtrim::opened_model const& model, slimtrim::opened_model const* base,
+                                              slimtrim::token_windows const& windows) const;
+  [[nodiscard]] slimtrim::model_statistics calibrate(slimtrim::opened_model const& model,
+                                                     slimtrim::token_windows const& windows,
+                                                     slimtrim::statistics_tables const& tables) const;
+  [[nodiscard]] slimtrim::plan decide(slimtrim::recipe const& recipe, slimtrim::decide_inputs const& inputs,
+                                      slimtrim::decide_options const& options) const;
+  slimtrim::compress_result compress(slimtrim::opened_model const& input, slimtrim::plan const& plan,
+                                     std::string const& out, slimtrim::compress_options const& options) const;
+
+  /// Continues `prompt`; `on_token` sees every new token.
+  [[nodiscard]] std::vector<std::uint32_t> generate(slimtrim::opened_model const& model,
+                                                    std::vector<std::uint32_t> const& prompt,
+                                                    slimtrim::generate_options const& options,
+                                                    std::function<void(std::uint32_t)> const& on_token) const;
+  /// Times one prefill of `prompt` and `length` greedy tokens after it.
+  [[nodiscard]] speed measure(slimtrim::opened_model const& model, std::vector<std::uint32_t> const& prompt,
+                              index_t length) const;
+
+ private:
+  struct state;
+  session const& at_;
+  std::unique_ptr<state> state_;
+};
+
+/// Most memory that this process has had resident, in bytes.
+[[nodiscard]] std::uint64_t peak_resident_bytes();
+
+}  // namespace cli

@@ -1,0 +1,15 @@
+// The engine's main job, apart from the rest so that both compile at the same time.
+
+#include "engine_backend.hpp"
+
+namespace cli {
+
+slimtrim::compress_result engine::compress(slimtrim::opened_model const& input, slimtrim::plan const& plan,
+                                           std::string const& out, slimtrim::compress_options const& options) const {
+  slimtrim::compress_options with_progress = options;
+  with_progress.progress = at_.progress;
+  with_progress.calibrated.progress = at_.progress;
+  return slimtrim::compress(state_->backend, input, plan, out, with_progress);
+}
+
+}  // namespace cli
