@@ -5,6 +5,7 @@
 #include "table.hpp"
 
 #include <slimtrim/pipeline/inspect.hpp>
+#include <slimtrim/pipeline/price.hpp>
 
 #include <chrono>
 #include <map>
@@ -50,6 +51,8 @@ class compress_command final : public command {
       made.plan = read_plan_file(plan_, model);
       if (!flags_.data.data.empty()) made.windows = run.windows(model, flags_.data);
     }
+    // What the format or the plan cannot do is refused here, before the remarks and the work.
+    (void)slimtrim::price(model, made.plan, format_);
     note_loaders(at, model, made.plan, format_);
     slimtrim::compress_options options;
     options.format = format_;

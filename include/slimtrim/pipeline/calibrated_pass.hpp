@@ -393,7 +393,7 @@ class calibrated_pass {
             [&](counting_hidden_observer& o, index_t first_window, index_t windows, bool held_out) {
               if (o.fit != nullptr) o.original = original_rows(first_window, windows);
               o.held_out = held_out;
-              o.begin(windows * changed_.sequence());
+              o.begin();
             },
             [&](counting_hidden_observer& o, matrix_view<float const> X) {
               if (first == 0) shared_tokens += static_cast<double>(X.extent(0));
@@ -433,6 +433,8 @@ class calibrated_pass {
   [[nodiscard]] ordered_json fit_jointly(split_moments& moments, std::vector<writer_slot> const& slots,
                                          std::vector<weight>& now) {
     index_t const out = input_.config.hidden, in = moments.fitted.gram.extent(0);
+    complete_gram(moments.fitted.gram.view());
+    complete_gram(moments.held_out.gram.view());
     tensor<float, 2> joint(out, in);
     for (std::size_t k = 0; k < slots.size(); ++k)
       expand_rows(now[k].view, 0, columns(joint.view(), slots[k].column, now[k].columns()));

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace slimtrim {
@@ -105,7 +106,9 @@ struct expert_input_observer {
 };
 
 /// Watches a feed-forward part: Hessians of the inputs of the down matrices, and the moments of their joint fit. Features
-/// are the gate-weighted hidden activations of all experts side by side, then those of the shared expert.
+/// are the gate-weighted hidden activations of all experts side by side, then those of the shared expert. A token has
+/// features of the experts that it chose only, so the Gram matrix is summed over pairs of experts that share tokens, its
+/// upper blocks only: `complete_gram` fills in the others.
 template <host_backend B>
 struct hidden_observer {
   B const* backend = nullptr;
@@ -117,13 +120,17 @@ struct hidden_observer {
   std::vector<index_t> const* offsets = nullptr;   ///< [experts + 1]: columns of each expert; the shared ones follow
   matrix_view<float const> original{};             ///< the original stream after the layer, same rows
   bool held_out = false;
-  matrix<float> features{};
 
-  void begin(index_t tokens) {
-    if (fit == nullptr) return;
-    features = matrix<float>(tokens, fit->fitted.gram.extent(0));
-    features.fill(0.0F);
-  }
+  /// Features of one expert in the current batch: values: [n, width], row i of token tokens[i].
+  struct feature_rows {
+    index_t column = 0;
+    std::vector<std::int32_t> tokens{};
+    matrix<float> values{};
+  };
+  std::vector<feature_rows> parts{};
+
+  void begin() { parts.clear(); }
+
   void expert_hidden(index_t, expert_batch const& batch, matrix_view<float const> H) {
     index_t const at = batch.expert - first;
     bool const wanted = hessians != nullptr && at >= 0 && at < static_cast<index_t>(hessians->size());
@@ -135,31 +142,75 @@ struct hidden_observer {
     }
     if (wanted)
       backend->gram_update(1.0F, weighted ? as_const(scaled.view()) : H, (*hessians)[static_cast<std::size_t>(at)].view());
-    if (fit == nullptr) return;
-    index_t const column = (*offsets)[static_cast<std::size_t>(batch.expert)];
-    for (index_t t = 0; t < H.extent(0); ++t)
-      std::copy_n(&scaled(t, 0), H.extent(1), &features(batch.tokens[static_cast<std::size_t>(t)], column));
+    if (fit != nullptr)
+      parts.push_back({(*offsets)[static_cast<std::size_t>(batch.expert)],
+                       {batch.tokens.begin(), batch.tokens.end()},
+                       std::move(scaled)});
   }
   void shared_hidden(index_t, matrix_view<float const> H) {
     if (shared_hessian != nullptr) backend->gram_update(1.0F, H, shared_hessian->view());
     if (fit == nullptr) return;
-    index_t const column = offsets->back();
-    for (index_t t = 0; t < H.extent(0); ++t)
-      for (index_t j = 0; j < H.extent(1); ++j) features(t, column + j) = H(t, j);
+    feature_rows rows_of_all{offsets->back(), {}, matrix<float>(H.extent(0), H.extent(1))};
+    for (index_t t = 0; t < H.extent(0); ++t) {
+      rows_of_all.tokens.push_back(static_cast<std::int32_t>(t));
+      for (index_t j = 0; j < H.extent(1); ++j) rows_of_all.values(t, j) = H(t, j);
+    }
+    parts.push_back(std::move(rows_of_all));
   }
   void dense_hidden(index_t layer, matrix_view<float const> H) { shared_hidden(layer, H); }
-  void block_output(index_t, matrix_view<float const>) {}
 
   /// Adds the batch: X is the changed stream after the layer.
   void end(matrix_view<float const> X) {
     if (fit == nullptr) return;
-    matrix<float> lacking(X.extent(0), X.extent(1));
-    for (index_t t = 0; t < X.extent(0); ++t)
-      for (index_t j = 0; j < X.extent(1); ++j) lacking(t, j) = original(t, j) - X(t, j);
-    (held_out ? fit->held_out : fit->fitted).add(*backend, as_const(features.view()), as_const(lacking.view()));
+    residual_moments& moments = held_out ? fit->held_out : fit->fitted;
     fit->judged = fit->judged || held_out;
+    matrix<float> lacking(X.extent(0), X.extent(1));
+    for (index_t t = 0; t < X.extent(0); ++t) {
+      for (index_t j = 0; j < X.extent(1); ++j) lacking(t, j) = original(t, j) - X(t, j);
+      moments.energy += backend->template dot<float>(row(as_const(lacking.view()), t), row(as_const(lacking.view()), t));
+    }
+    std::sort(parts.begin(), parts.end(), [](feature_rows const& a, feature_rows const& b) { return a.column < b.column; });
+    for (std::size_t a = 0; a < parts.size(); ++a) {
+      feature_rows const& A = parts[a];
+      index_t const width = A.values.extent(1);
+      auto const block_row = rows(moments.gram.view(), A.column, width);
+      backend->gram_update(1.0F, A.values.view(), columns(block_row, A.column, width));
+      matrix<float> residual(A.values.extent(0), X.extent(1));
+      for (index_t i = 0; i < residual.extent(0); ++i)
+        for (index_t j = 0; j < X.extent(1); ++j) residual(i, j) = lacking(A.tokens[static_cast<std::size_t>(i)], j);
+      backend->gemm(1.0F, transposed(as_const(A.values.view())), as_const(residual.view()), 1.0F,
+                    rows(moments.cross.view(), A.column, width));
+      for (std::size_t b = a + 1; b < parts.size(); ++b) add_pair(A, parts[b], block_row);
+    }
+  }
+
+ private:
+  void add_pair(feature_rows const& A, feature_rows const& C, matrix_view<float> block_row) {
+    std::vector<std::pair<index_t, index_t>> common;
+    for (std::size_t i = 0, k = 0; i < A.tokens.size() && k < C.tokens.size();) {
+      if (A.tokens[i] == C.tokens[k]) common.emplace_back(static_cast<index_t>(i), static_cast<index_t>(k));
+      bool const step_a = A.tokens[i] <= C.tokens[k], step_c = C.tokens[k] <= A.tokens[i];
+      i += step_a ? 1 : 0;
+      k += step_c ? 1 : 0;
+    }
+    if (common.empty()) return;
+    index_t const n = static_cast<index_t>(common.size()), left_width = A.values.extent(1), right_width = C.values.extent(1);
+    matrix<float> left(n, left_width), right(n, right_width);
+    for (index_t r = 0; r < n; ++r) {
+      auto const [i, k] = common[static_cast<std::size_t>(r)];
+      std::copy_n(&A.values(i, 0), left_width, &left(r, 0));
+      std::copy_n(&C.values(k, 0), right_width, &right(r, 0));
+    }
+    backend->gemm(1.0F, transposed(as_const(left.view())), as_const(right.view()), 1.0F,
+                  columns(block_row, C.column, right_width));
   }
 };
+
+/// Mirrors the upper triangle of a Gram matrix into the lower one.
+inline void complete_gram(matrix_view<float> gram) {
+  for (index_t i = 0; i < gram.extent(0); ++i)
+    for (index_t j = 0; j < i; ++j) gram(i, j) = gram(j, i);
+}
 
 }  // namespace v0
 }  // namespace slimtrim
