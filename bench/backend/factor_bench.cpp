@@ -1,6 +1,5 @@
-// The inverse factor R with H⁻¹ = Rᵀ R three ways, in double on one and two threads: GPTQ's factor, inverse, factor
-// with Eigen; the same chain over our own tiles is not offered by the library, so the Eigen chain is the baseline; and
-// the reversed factorisation. Rates count the operations of the reversed form, 2/3 m³.
+// The inverse factor R with H⁻¹ = Rᵀ R in double: GPTQ's chain of factor, inverse, factor with Eigen on one thread, and
+// the reversed factorisation on one and two. Rates count the operations of the reversed form, 2/3 m³.
 #include <slimtrim/backend/eigen.hpp>
 #include <slimtrim/core/random.hpp>
 #include <slimtrim/core/thread_pool.hpp>
@@ -65,7 +64,4 @@ void reversed_factor(benchmark::State& state) {
 }  // namespace
 
 BENCHMARK(factor_inverse_factor)->Arg(512)->Arg(1024)->Arg(2048)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(reversed_factor)
-    ->ArgsProduct({{512, 1024, 2048}, {1, 2}})
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
+BENCHMARK(reversed_factor)->ArgsProduct({{512, 1024, 2048}, {1, 2}})->UseRealTime()->Unit(benchmark::kMillisecond);

@@ -1,5 +1,5 @@
-#include <doctest/doctest.h>
 #include <slimtrim/core/error.hpp>
+#include <doctest/doctest.h>
 
 #include <string>
 #include <type_traits>

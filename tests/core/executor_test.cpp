@@ -1,5 +1,5 @@
-#include <doctest/doctest.h>
 #include <slimtrim/core/executor.hpp>
+#include <doctest/doctest.h>
 
 #include <stdexcept>
 #include <vector>

@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
 #include <slimtrim/core/float16.hpp>
 #include <slimtrim/core/random.hpp>
+#include <doctest/doctest.h>
 
 #include <cmath>
 #include <cstdint>
@@ -72,7 +72,8 @@ template <class Half>
 void check_midpoints(int exponent_bits, int mantissa_bits) {
   unsigned const infinity = ((1U << exponent_bits) - 1) << mantissa_bits;
   for (unsigned code = 0; code + 1 < infinity; ++code) {
-    double const middle = (decode(code, exponent_bits, mantissa_bits) + decode(code + 1, exponent_bits, mantissa_bits)) / 2;
+    double const middle =
+        (decode(code, exponent_bits, mantissa_bits) + decode(code + 1, exponent_bits, mantissa_bits)) / 2;
     float const tie = static_cast<float>(middle);
     for (float value : {tie, std::nextafterf(tie, 0.0F), std::nextafterf(tie, INFINITY), -tie})
       check_rounding<Half>(value, exponent_bits, mantissa_bits);
@@ -91,7 +92,8 @@ void check_random_floats(int exponent_bits, int mantissa_bits) {
 
 static_assert(sizeof(bfloat16) == 2 && sizeof(float16) == 2);
 static_assert(std::is_trivially_copyable_v<bfloat16> && std::is_trivially_copyable_v<float16>);
-static_assert(std::is_trivially_default_constructible_v<bfloat16> && std::is_trivially_default_constructible_v<float16>);
+static_assert(std::is_trivially_default_constructible_v<bfloat16> &&
+              std::is_trivially_default_constructible_v<float16>);
 static_assert(!std::is_convertible_v<float, bfloat16> && !std::is_convertible_v<bfloat16, float>);
 static_assert(float16(1.0F).bits == 0x3c00U && bfloat16(1.0F).bits == 0x3f80U);
 

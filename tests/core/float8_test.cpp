@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
 #include <slimtrim/core/float8.hpp>
 #include <slimtrim/core/random.hpp>
+#include <doctest/doctest.h>
 
 #include <cmath>
 #include <cstdint>
@@ -61,7 +61,8 @@ TEST_CASE("e4m3: nearest, ties to even, at every midpoint and at random") {
   for (std::uint64_t i = 0; i < 4000; ++i) {
     // Exponents -12 .. 10 cover everything from below the smallest value to above the largest.
     random_block const block = random_block_at(5, 0, i);
-    float const value = std::ldexp(static_cast<float>(block.word[0]) * 0x1p-31F, static_cast<int>(block.word[1] % 23) - 12);
+    float const value =
+        std::ldexp(static_cast<float>(block.word[0]) * 0x1p-31F, static_cast<int>(block.word[1] % 23) - 12);
     check_rounding(value);
     check_rounding(-value);
   }

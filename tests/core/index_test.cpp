@@ -1,5 +1,5 @@
-#include <doctest/doctest.h>
 #include <slimtrim/core/index.hpp>
+#include <doctest/doctest.h>
 
 #include <cstdint>
 #include <initializer_list>

@@ -1,5 +1,5 @@
-#include <doctest/doctest.h>
 #include <slimtrim/core/memory_space.hpp>
+#include <doctest/doctest.h>
 
 #include <type_traits>
 

@@ -1,5 +1,5 @@
-#include <doctest/doctest.h>
 #include <slimtrim/core/numeric.hpp>
+#include <doctest/doctest.h>
 
 #include <complex>
 

@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
 #include <slimtrim/core/error.hpp>
 #include <slimtrim/core/progress.hpp>
+#include <doctest/doctest.h>
 
 #include <string>
 
@@ -9,7 +9,9 @@ using namespace slimtrim;
 TEST_CASE("a report reaches the callback as it was made") {
   std::string heard;
   report_progress(
-      [&](progress const& p) { heard = std::string(p.stage) + " " + std::to_string(p.done) + "/" + std::to_string(p.total); },
+      [&](progress const& p) {
+        heard = std::string(p.stage) + " " + std::to_string(p.done) + "/" + std::to_string(p.total);
+      },
       "calibrate", 3, 8);
   CHECK(heard == "calibrate 3/8");
 }

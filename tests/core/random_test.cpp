@@ -1,5 +1,5 @@
-#include <doctest/doctest.h>
 #include <slimtrim/core/random.hpp>
+#include <doctest/doctest.h>
 
 #include <cmath>
 #include <cstdint>

@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
 #include <slimtrim/core/error.hpp>
 #include <slimtrim/core/thread_pool.hpp>
+#include <doctest/doctest.h>
 
 #include <atomic>
 #include <initializer_list>
@@ -25,7 +25,8 @@ TEST_CASE("every piece runs exactly once for any number of threads and pieces") 
   for (index_t threads : {1, 2, 3, 7}) {
     thread_pool pool(threads);
     CHECK(pool.concurrency() == threads);
-    for (index_t count : {0, 1, 2, 5, 64, 1000}) CHECK(visits(pool, count) == std::vector<int>(static_cast<std::size_t>(count), 1));
+    for (index_t count : {0, 1, 2, 5, 64, 1000})
+      CHECK(visits(pool, count) == std::vector<int>(static_cast<std::size_t>(count), 1));
   }
 }
 

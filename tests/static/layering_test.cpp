@@ -22,9 +22,10 @@ struct include_line {
 
 // Several folders may share a floor; they never include each other. The fused members of backends stand beside the
 // floors: they may use floors 0 to 7, and nothing may use them.
-std::map<std::string, int> const floors{
-    {"core", 0},       {"tensor", 1}, {"backend", 2},  {"linalg", 3}, {"similarity", 4}, {"router", 4}, {"statistics", 5},
-    {"importance", 6}, {"slim", 6},   {"recovery", 6}, {"trim", 7},   {"io", 8},         {"model", 9},  {"pipeline", 10}};
+std::map<std::string, int> const floors{{"core", 0},       {"tensor", 1},   {"backend", 2},    {"linalg", 3},
+                                        {"similarity", 4}, {"router", 4},   {"statistics", 5}, {"importance", 6},
+                                        {"slim", 6},       {"recovery", 6}, {"trim", 7},       {"io", 8},
+                                        {"model", 9},      {"pipeline", 10}};
 std::set<std::string> const fused_folders{"simd", "cuda"};
 
 std::string folder_of(std::string const& path) {
@@ -124,7 +125,8 @@ TEST_CASE("headers guard themselves, look at __CUDACC__ in one place, and do not
     for (char const* forbidden : {"defined(__CUDACC__)", "ifdef __CUDACC__"})
       CHECK_MESSAGE((header == "slimtrim/core/config.hpp" || text.find(forbidden) == std::string::npos),
                     header << " looks at __CUDACC__");
-    for (char const* forbidden : {"<iostream>", "std::cout", "std::cerr", "getenv(", "std::exit(", "using namespace std"})
+    for (char const* forbidden :
+         {"<iostream>", "std::cout", "std::cerr", "getenv(", "std::exit(", "using namespace std"})
       CHECK_MESSAGE(text.find(forbidden) == std::string::npos, header << " contains " << forbidden);
   }
 }
@@ -148,7 +150,8 @@ TEST_CASE("the rules refuse what they should") {
   CHECK_FALSE(line("slimtrim/io/safetensors.hpp", "slimtrim/linalg/product.hpp").empty());
   CHECK_FALSE(line("slimtrim/attic/old.hpp", "slimtrim/core/index.hpp").empty());
   CHECK_FALSE(complaint({"slimtrim/io/json.hpp", "json_fields.hpp", false}).empty());
-  auto const parsed = includes_of("f", "  #  include <a/b.hpp> // why\n#include \"c.hpp\"\n// #include <d>\n#include MACRO\n");
+  auto const parsed =
+      includes_of("f", "  #  include <a/b.hpp> // why\n#include \"c.hpp\"\n// #include <d>\n#include MACRO\n");
   REQUIRE(parsed.size() == 2);
   CHECK(parsed[0].target == "a/b.hpp");
   CHECK_FALSE(parsed[1].bracketed);

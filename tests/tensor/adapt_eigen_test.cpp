@@ -33,7 +33,8 @@ static_assert(matrix_like<Eigen::MatrixXi>);
 static_assert(!matrix_like<decltype(std::declval<Eigen::MatrixXf&>() + std::declval<Eigen::MatrixXf&>())>);
 static_assert(!matrix_like<decltype(std::declval<Eigen::MatrixXf&>() * std::declval<Eigen::MatrixXf&>())>);
 static_assert(!matrix_like<decltype(2.0F * std::declval<Eigen::MatrixXf&>())>);
-static_assert(!matrix_like<decltype((std::declval<Eigen::MatrixXf&>() + std::declval<Eigen::MatrixXf&>()).transpose())>);
+static_assert(
+    !matrix_like<decltype((std::declval<Eigen::MatrixXf&>() + std::declval<Eigen::MatrixXf&>()).transpose())>);
 static_assert(!vector_like<decltype((std::declval<Eigen::MatrixXf&>() + std::declval<Eigen::MatrixXf&>()).row(0))>);
 static_assert(!matrix_like<decltype(std::declval<Eigen::MatrixXf&>().cast<double>())>);
 static_assert(!matrix_like<decltype(std::declval<Eigen::MatrixXf&>().cwiseAbs())>);
@@ -91,7 +92,8 @@ TEST_CASE("vectors, rows, columns and diagonals have rank one") {
 TEST_CASE("const operands give reading views") {
   Eigen::MatrixXf const m = Eigen::MatrixXf::Random(2, 2);
   static_assert(std::is_same_v<decltype(as_matrix(m)), matrix_view<float const>>);
-  static_assert(std::is_same_v<decltype(as_matrix(std::declval<Eigen::Map<Eigen::MatrixXf const>&>())), matrix_view<float const>>);
+  static_assert(std::is_same_v<decltype(as_matrix(std::declval<Eigen::Map<Eigen::MatrixXf const>&>())),
+                               matrix_view<float const>>);
   CHECK(as_matrix(m)(1, 0) == m(1, 0));
 }
 

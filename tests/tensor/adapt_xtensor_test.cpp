@@ -94,7 +94,8 @@ TEST_CASE("rows and columns have rank one") {
 
 TEST_CASE("a run-time rank that differs is a named error") {
   any_array const x = xt::zeros<float>({2, 3, 4});
-  CHECK_THROWS_WITH_AS(static_cast<void>(as_matrix(x)), "as_tensor: dimensions of an xtensor operand: expected 2, found 3", error);
+  CHECK_THROWS_WITH_AS(static_cast<void>(as_matrix(x)),
+                       "as_tensor: dimensions of an xtensor operand: expected 2, found 3", error);
   CHECK(as_tensor<3>(x).size() == 24);
 }
 

@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
 #include <slimtrim/core/float16.hpp>
 #include <slimtrim/tensor/buffer.hpp>
+#include <doctest/doctest.h>
 
 #include <cstdint>
 #include <type_traits>

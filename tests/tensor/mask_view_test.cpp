@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
 #include <slimtrim/core/random.hpp>
 #include <slimtrim/tensor/mask_view.hpp>
+#include <doctest/doctest.h>
 
 #include <cmath>
 #include <cstdint>

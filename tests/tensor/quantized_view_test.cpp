@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
 #include <slimtrim/core/random.hpp>
 #include <slimtrim/tensor/quantized_view.hpp>
+#include <doctest/doctest.h>
 
 #include <cstdint>
 #include <vector>
@@ -12,8 +12,8 @@ static_assert(quantized_view<space::device>::memory == space::device);
 namespace {
 
 // Writes the codes bit by bit, which is the definition of the packing.
-std::vector<std::uint32_t> pack_by_bits(std::vector<std::uint32_t> const& codes, index_t rows, index_t columns, int bits,
-                                        index_t words_per_row) {
+std::vector<std::uint32_t> pack_by_bits(std::vector<std::uint32_t> const& codes, index_t rows, index_t columns,
+                                        int bits, index_t words_per_row) {
   std::vector<std::uint32_t> words(static_cast<std::size_t>(rows * words_per_row), 0);
   for (index_t r = 0; r < rows; ++r)
     for (index_t c = 0; c < columns; ++c)

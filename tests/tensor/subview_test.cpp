@@ -1,5 +1,5 @@
-#include <doctest/doctest.h>
 #include <slimtrim/tensor/subview.hpp>
+#include <doctest/doctest.h>
 
 #include <numeric>
 #include <type_traits>

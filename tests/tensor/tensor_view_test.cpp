@@ -1,5 +1,5 @@
-#include <doctest/doctest.h>
 #include <slimtrim/tensor/tensor_view.hpp>
+#include <doctest/doctest.h>
 
 #include <type_traits>
 

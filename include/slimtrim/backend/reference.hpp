@@ -39,8 +39,9 @@ struct reference_backend {
   void gemm(T alpha, matrix_view<T const> A, matrix_view<T const> B, T beta, matrix_view<T> C) const {
     for (index_t i = 0; i < C.extent(0); ++i)
       for (index_t j = 0; j < C.extent(1); ++j) {
-        double const product = static_cast<double>(alpha) * dot<T>(row(A, i), column(B, j));
-        C(i, j) = static_cast<T>(beta == T{0} ? product : product + static_cast<double>(beta) * static_cast<double>(C(i, j)));
+        double value = static_cast<double>(alpha) * dot<T>(row(A, i), column(B, j));
+        if (beta != T{0}) value += static_cast<double>(beta) * static_cast<double>(C(i, j));
+        C(i, j) = static_cast<T>(value);
       }
   }
 
@@ -54,8 +55,8 @@ struct reference_backend {
       }
   }
 
-  /// The reversed Cholesky factor H = U Uᵀ (U upper, computed from the last column to the first), then R = U⁻¹ by
-  /// back substitution: 2/3 m³ operations instead of the 4/3 m³ of factor, inverse, factor. H⁻¹ = U⁻ᵀ U⁻¹ = Rᵀ R.
+  /// The reversed Cholesky factor H = U Uᵀ (U upper, from the last column to the first), then R = U⁻¹ by back
+  /// substitution: 2/3 m³ operations instead of the 4/3 m³ of factor, inverse, factor. H⁻¹ = U⁻ᵀ U⁻¹ = Rᵀ R.
   template <class T>
   [[nodiscard]] bool inverse_factor(matrix_view<T const> H, matrix_view<T> R) const {
     index_t const m = H.extent(0);

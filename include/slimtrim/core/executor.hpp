@@ -6,7 +6,6 @@
 
 #include <slimtrim/core/index.hpp>
 
-#include <memory>
 #include <type_traits>
 
 namespace slimtrim {
@@ -19,7 +18,7 @@ class piece_ref {
     requires(!std::is_same_v<std::remove_cvref_t<F>, piece_ref>)
   // NOLINTNEXTLINE(google-explicit-constructor): a lambda passes as an argument.
   piece_ref(F&& f)
-      : object_(const_cast<void*>(static_cast<void const*>(std::addressof(f)))),
+      : object_(const_cast<void*>(static_cast<void const*>(__builtin_addressof(f)))),
         call_([](void* object, index_t i) { (*static_cast<std::remove_reference_t<F>*>(object))(i); }) {}
   void operator()(index_t i) const { call_(object_, i); }
 

@@ -53,8 +53,8 @@ class reversed_factor {
   static constexpr index_t leaf = 64;
   static constexpr index_t strip = 128;
 
-  // The first half of m > leaf, a multiple of the leaf.
-  [[nodiscard]] static constexpr index_t half(index_t m) { return round_up(m / 2, leaf) < m ? round_up(m / 2, leaf) : leaf; }
+  // The first half of m > leaf: a multiple of the leaf, and less than m.
+  [[nodiscard]] static constexpr index_t half(index_t m) { return round_up(ceil_div(m, 2) - leaf / 2, leaf); }
 
   // X := X D⁻ᵀ.
   void solve_right_transposed(matrix_view<double const> D, matrix_view<double> X) const {
