@@ -135,7 +135,8 @@ class simd_backend : public simd_product_backend {
     if (!weights.selection_bias.empty()) bias = vector_view<float const>(weights.selection_bias.data(), experts);
     route(products, as_const(logits), weights.rule, bias, indices, factors, scores);
     group_by_expert(as_const(indices), experts, work.groups);
-    simd::fused_experts(kernels(), run_on(), activations(), weights, work.groups, as_const(factors), X, Y);
+    simd::fused_experts(kernels(), run_on(), activations(), eigen_backend{}, weights, work.groups, as_const(factors), X,
+                        Y);
   }
 };
 

@@ -6,6 +6,7 @@
 // activation order, non-finite float16) are left to the generic product.
 #pragma once
 
+#include <slimtrim/core/executor.hpp>
 #include <slimtrim/linalg/weight.hpp>
 #include <slimtrim/simd/kernel_table.hpp>
 #include <slimtrim/simd/weight_arena.hpp>

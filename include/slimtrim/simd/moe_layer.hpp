@@ -7,7 +7,6 @@
 
 #include <slimtrim/core/executor.hpp>
 #include <slimtrim/linalg/product.hpp>
-#include <slimtrim/model/elementwise.hpp>
 #include <slimtrim/router/dispatch.hpp>
 #include <slimtrim/router/route.hpp>
 #include <slimtrim/simd/gemv.hpp>
@@ -102,11 +101,12 @@ template <class Weights>
 /// Y = shared(X) + sum over experts e of w_e(x) E_e(x), E(x) = down (silu(gate x) * up x), experts added in ascending
 /// order. X: [T, hidden], Y: [T, hidden] (overwritten, contiguous rows). indices, factors: [T, top_k] as `route` gives
 /// them. Work is cut into (expert, 16 panels) for gate and up, and into 16 panels of all experts for down, so results
-/// are the same for any executor. Extents are those of the layer that read the weights.
-template <class Weights>
-void fused_experts(kernel_table const& kernels, executor* run_on, activation_kind kind, Weights const& weights,
-                   dispatch const& groups, matrix_view<float const> factors, matrix_view<float const> X,
-                   matrix_view<float> Y) {
+/// are the same for any executor. Extents are those of the layer that read the weights. `within_piece` is a backend
+/// without an executor, on which silu_multiply of model/elementwise.hpp (found by its arguments) works inside a piece.
+template <class Backend, class Weights>
+void fused_experts(kernel_table const& kernels, executor* run_on, activation_kind kind, Backend const& within_piece,
+                   Weights const& weights, dispatch const& groups, matrix_view<float const> factors,
+                   matrix_view<float const> X, matrix_view<float> Y) {
   using detail::active_expert;
   std::vector<active_expert> active;
   std::vector<std::unique_ptr<ready_activations>> inputs;
@@ -162,11 +162,7 @@ void fused_experts(kernel_table const& kernels, executor* run_on, activation_kin
                               detail::output_of(H, row, 0));
     expert.for_up->multiply(kernels, detail::panels_from(*expert.up, first), count, 0, expert.tokens, expert.count,
                             {up.data(), rows, 1, rows});
-    for (index_t t = 0; t < expert.count; ++t) {
-      float* const g = &H(t, row);
-      float const* const u = up.data() + t * rows;
-      for (index_t r = 0; r < rows; ++r) g[r] = silu(g[r]) * u[r];
-    }
+    silu_multiply(within_piece, columns(H, row, rows), matrix_view<float const>(up.data(), expert.count, rows));
   });
 
   parallel_for(run_on, static_cast<index_t>(active.size()), [&](index_t e) {

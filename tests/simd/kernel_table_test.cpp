@@ -1,0 +1,30 @@
+#include <doctest/doctest.h>
+#include <slimtrim/simd/kernel_table.hpp>
+
+using namespace slimtrim::simd;
+
+TEST_CASE("sizes of a panel follow from its kind") {
+  panel_view view;
+  view.kind = element_kind::codes4;
+  view.rows = 17, view.columns = 300, view.lanes = 8, view.blocks = 10, view.group_blocks = 4;
+  CHECK(view.panels() == 3);
+  CHECK(view.groups() == 3);
+  CHECK(view.block_bytes() == 32 * 8 / 2);
+  CHECK(view.head_bytes() == 8 * 4);
+  CHECK(view.size_of_panel() == 3 * 32 + 10 * 128);
+  view.has_zeros = true;
+  CHECK(view.head_bytes() == 64);
+  view.kind = element_kind::float16_pairs;
+  CHECK(view.head_bytes() == 0);
+  CHECK(view.block_bytes() == 32 * 8 * 2);
+  CHECK(bits_of(element_kind::float16_pairs) == 16);
+  CHECK(bits_of(element_kind::floats) == 32);
+}
+
+TEST_CASE("activations name rows in order, or by index") {
+  std::int32_t const rows[] = {5, 2};
+  float_activations some;
+  CHECK(some.row(1) == 1);
+  some.tokens = rows;
+  CHECK(some.row(1) == 2);
+}
