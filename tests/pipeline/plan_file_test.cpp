@@ -1,0 +1,84 @@
+// Plans as JSON: everything comes back, and every broken field is named.
+#include <slimtrim/pipeline/plan_file.hpp>
+
+#include <slimtrim/pipeline/recipe_text.hpp>
+
+#include <doctest/doctest.h>
+
+#include <functional>
+#include <string>
+
+using namespace slimtrim;
+
+namespace {
+
+plan some_plan() {
+  plan p;
+  p.recipe = "layer_drop:1+gptq:3g64";
+  p.fingerprint = "0123456789abcdef0123456789abcdef";
+  p.layers = {{.experts = {0, 1, 3}}, {.feed_forward = false}, {.block = false, .experts = {0, 1, 2, 3}}, {.attention = false, .experts = {1, 2}}};
+  p.slimming = parse_recipe("gptq:3g64+magnitude:2:4").steps;
+  p.slimming[0].targets = {"experts", "*.w\"2*"};
+  p.slimming[0].layers = {0, 3};
+  p.slimming[0].fit = fit_rule::none;
+  p.evidence.push_back({{"step", "layer_drop:1"}, {"dropped", {1}}});
+  return p;
+}
+
+std::string refusal(std::function<void(ordered_json&)> const& break_it) {
+  ordered_json document = plan_json(some_plan());
+  break_it(document);
+  try {
+    static_cast<void>(read_plan(document, "plan.json"));
+  } catch (input_error const& e) {
+    return e.what();
+  } catch (std::exception const& e) {
+    return std::string("another error: ") + e.what();
+  }
+  return "accepted";
+}
+
+}  // namespace
+
+TEST_CASE("a plan comes back as it was") {
+  plan const p = some_plan();
+  plan const back = read_plan(ordered_json::parse(plan_json(p).dump()), "plan.json");
+  CHECK(back.recipe == p.recipe);
+  CHECK(back.fingerprint == p.fingerprint);
+  CHECK(back.layers == p.layers);
+  CHECK(back.slimming == p.slimming);
+  CHECK(back.evidence == p.evidence);
+  CHECK(plan_json(back) == plan_json(p));
+}
+
+TEST_CASE("evidence may be left out") {
+  CHECK(refusal([](ordered_json& d) { d.erase("evidence"); }) == "accepted");
+}
+
+TEST_CASE("each broken field is refused by name") {
+  for (std::string const key : {"slimtrim_plan", "recipe", "model", "layers", "slimming"}) {
+    CAPTURE(key);
+    for (ordered_json const& value : {ordered_json(nullptr), ordered_json(ordered_json::object()), ordered_json(2.5)}) {
+      std::string const text = refusal([&](ordered_json& d) { d[key] = value; });
+      CHECK(text.rfind("plan.json: field '" + key + "'", 0) == 0);
+    }
+    CHECK(refusal([&](ordered_json& d) { d.erase(key); }).rfind("plan.json: field '" + key + "'", 0) == 0);
+  }
+  for (std::string const key : {"layer", "block", "attention", "feed_forward", "experts"}) {
+    CAPTURE(key);
+    CHECK(refusal([&](ordered_json& d) { d["layers"][1][key] = "x"; }).rfind("plan.json: field 'layers[1]." + key + "'", 0) == 0);
+    std::string const missing = refusal([&](ordered_json& d) { d["layers"][1].erase(key); });
+    CHECK(missing.rfind("plan.json: field '", 0) == 0);
+    CHECK(missing.find(key) != std::string::npos);
+  }
+  CHECK(refusal([](ordered_json& d) { d["slimtrim_plan"] = 2; }) == "plan.json: field 'slimtrim_plan': expected version 1");
+  CHECK(refusal([](ordered_json& d) { d["layers"][2]["layer"] = 3; }).rfind("plan.json: field 'layers[2].layer': expected 2", 0) == 0);
+  CHECK(refusal([](ordered_json& d) { d["layers"][0]["experts"][1] = -1; }).rfind("plan.json: field 'layers[0].experts'", 0) == 0);
+  CHECK(refusal([](ordered_json& d) { d["layers"][0]["experts"][1] = 1.0; }).rfind("plan.json: field 'layers[0].experts'", 0) == 0);
+  CHECK(refusal([](ordered_json& d) { d["layers"][0] = 7; }).rfind("plan.json: field '", 0) == 0);
+  CHECK(refusal([](ordered_json& d) { d["slimming"][0] = 7; }).rfind("plan.json: field 'slimming'", 0) == 0);
+  CHECK(refusal([](ordered_json& d) { d = ordered_json::array(); }).rfind("plan.json: field 'slimtrim_plan'", 0) == 0);
+  // A step that cannot be read: the recipe reader's own error, never a crash.
+  CHECK(refusal([](ordered_json& d) { d["slimming"][0] = "[[step]]\nmethod = \"shrink:3\"\n"; }) != "accepted");
+  CHECK(refusal([](ordered_json& d) { d["slimming"][0] = "not toml ["; }).find("plan.json") != std::string::npos);
+}
