@@ -24,6 +24,14 @@
 #endif
 
 HWY_BEFORE_NAMESPACE();
+// Highway 1.0 names this target after VNNI but does not switch the 512-bit instructions on.
+#if HWY_TARGET == HWY_AVX3_DL
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512vnni"))), apply_to = function)
+#else
+#pragma GCC target("avx512vnni")
+#endif
+#endif
 namespace slimtrim {
 inline namespace v0 {
 namespace simd {
@@ -275,6 +283,9 @@ inline void int8_product(panel_view const& view, index_t panel, index_t panels, 
 }  // namespace simd
 }  // namespace v0
 }  // namespace slimtrim
+#if HWY_TARGET == HWY_AVX3_DL && defined(__clang__)
+#pragma clang attribute pop
+#endif
 HWY_AFTER_NAMESPACE();
 
 #endif  // toggle
