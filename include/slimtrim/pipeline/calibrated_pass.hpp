@@ -115,7 +115,12 @@ class calibrated_pass {
   [[nodiscard]] weight finish(slimmed_module const* m, weight const& now, input_moments* moments,
                               ordered_json const& fit_report = {}) {
     if (m == nullptr) return now;
-    slim_result result = slim_matrix(backend_, now.view, *m, moments);
+    slim_result result;
+    try {
+      result = slim_matrix(backend_, now.view, *m, moments);
+    } catch (input_error const& e) {
+      throw input_error(input_.files->place(), "tensor '" + module_name(*input_.config.family, m->from) + "': " + e.what());
+    }
     if (!fit_report.is_null() && !fit_report.empty()) result.report["fit"] = fit_report;
     sink_(*m, result);
     return slimmed_weight(result);

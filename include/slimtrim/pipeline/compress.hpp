@@ -13,6 +13,7 @@
 #include <slimtrim/pipeline/output_config.hpp>
 #include <slimtrim/pipeline/output_modules.hpp>
 #include <slimtrim/pipeline/plan.hpp>
+#include <slimtrim/pipeline/planned_model.hpp>
 #include <slimtrim/pipeline/slim_matrix.hpp>
 
 #include <algorithm>
@@ -220,6 +221,7 @@ compress_result compress(B const& backend, opened_model const& input, plan const
     report();
   };
   bool const calibrated = needs_calibrated_pass(modules);
+  opened_model const trimmed = planned_model(input, p);
   if (calibrated) {
     if (options.data == nullptr) throw usage_error("recipe " + p.recipe + ": works on calibration tokens: give --data");
     slim_calibrated(backend, input, p, modules, *options.data, finish, options.calibrated);
@@ -228,7 +230,8 @@ compress_result compress(B const& backend, opened_model const& input, plan const
     bool const in_layers = is_attention_role(m.from.role) || is_feed_forward_role(m.from.role);
     if (calibrated && in_layers && m.from.role != module_role::router) continue;
     try {
-      finish(m, slim_matrix(backend, input.weights->matrix(m.from).view, m));
+      // Through the plan, so that a router has only the rows of the experts that stay.
+      finish(m, slim_matrix(backend, trimmed.weights->matrix(m.to).view, m));
     } catch (input_error const& e) {
       throw input_error(input.files->place(), "tensor '" + module_name(*input.config.family, m.from) + "': " + e.what());
     }

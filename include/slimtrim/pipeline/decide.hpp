@@ -50,6 +50,10 @@ class plan_builder {
 
   void run(recipe const& r) {
     plan_.recipe = to_string(r);
+    for (step const& s : r.steps) {
+      wants_outputs_ = wants_outputs_ || s.criterion == "mone" || s.method == method::novice;
+      wants_neurons_ = wants_neurons_ || s.method == method::neuron_drop;
+    }
     bool trimmed = false;
     for (step const& s : r.steps) {
       if (!is_trim(s)) {
@@ -96,6 +100,9 @@ class plan_builder {
         plan const now = options_.recalibrate ? plan_ : keep_everything(config());
         calibrate_options options;
         options.tables.blocks = blocks;
+        // The large tables are collected only where a step looks at them.
+        options.tables.outputs = wants_outputs_;
+        options.tables.neurons = wants_neurons_;
         options.progress = options_.progress;
         measured_ = measurement{calibrate(backend_, planned_model(*in_.model, now), *in_.data, options), now};
       } else {
@@ -303,6 +310,8 @@ class plan_builder {
   decide_options options_;
   plan plan_;
   std::optional<measurement> measured_{};
+  bool wants_outputs_ = false;
+  bool wants_neurons_ = false;
 };
 
 }  // namespace detail

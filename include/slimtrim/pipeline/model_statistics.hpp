@@ -65,7 +65,11 @@ struct model_statistics {
     if (other.sequence != sequence)
       throw input_error(place, "field 'sequence': expected windows of " + std::to_string(sequence) + " tokens, found " +
                                    std::to_string(other.sequence));
-    if (other.layers.size() != layers.size() || other.blocks.has_value() != blocks.has_value())
+    bool same = other.layers.size() == layers.size() && other.blocks.has_value() == blocks.has_value();
+    for (std::size_t i = 0; same && i < layers.size(); ++i)
+      same = other.layers[i].outputs.has_value() == layers[i].outputs.has_value() &&
+             other.layers[i].neurons.has_value() == layers[i].neurons.has_value();
+    if (!same)
       throw input_error(place, "expected the same tables, found others (calibrate both parts with the same options)");
     std::vector<std::string> both;
     std::set_intersection(windows.begin(), windows.end(), other.windows.begin(), other.windows.end(),

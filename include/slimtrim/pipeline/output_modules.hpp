@@ -117,6 +117,7 @@ struct output_modules {
       m.dense.name = module_name(family, *target);
       m.dense.type = tensor.type;
       m.dense.shape = tensor.shape;
+      if (e.id->role == module_role::router) m.rows = m.dense.shape[0] = static_cast<index_t>(p.layer(e.id->layer).experts.size());
       for (step const& s : steps)
         if (is_quantization(s.method)) {
           packed_scheme scheme;

@@ -220,10 +220,9 @@ namespace detail {
   return models;
 }
 
-/// The page. Deterministic: no time, no path.
-[[nodiscard]] inline std::string report_html(report_documents const& documents, std::string const& title) {
-  using detail::number_at;
-  using detail::table_cell;
+namespace detail {
+
+[[nodiscard]] inline std::string report_page(report_documents const& documents, std::string const& title) {
   std::string page =
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
       "content=\"width=device-width,initial-scale=1\"><title>" + escape_markup(title) + "</title>\n<style>\n"
@@ -303,6 +302,17 @@ namespace detail {
         if (note.is_string()) page += "<p>" + escape_markup(note.get<std::string>()) + "</p>\n";
   }
   return page + "</body></html>\n";
+}
+
+}  // namespace detail
+
+/// The page. Deterministic: no time, no path. Throws `input_error` when a document is not as the commands write it.
+[[nodiscard]] inline std::string report_html(report_documents const& documents, std::string const& title) {
+  try {
+    return detail::report_page(documents, title);
+  } catch (ordered_json::exception const& e) {
+    throw input_error("report", std::string("expected documents as the commands write them, found another shape: ") + e.what());
+  }
 }
 
 }  // namespace v0

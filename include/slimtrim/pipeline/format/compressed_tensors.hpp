@@ -4,6 +4,7 @@
 // stream of current library versions; engines load 4 and 8 bit.
 #pragma once
 
+#include <slimtrim/io/json_fields.hpp>
 #include <slimtrim/pipeline/format/packed_format.hpp>
 
 #include <algorithm>
@@ -63,8 +64,11 @@ class compressed_tensors_format final : public packed_format {
     tensor_info const& scales = from.at(module + ".weight_scale");
     packed_scheme scheme;
     scheme.bits = 0;
-    for (int bits = 1; bits <= 8 && scheme.bits == 0; ++bits)
-      if (packed.shape == std::vector<index_t>{rows, packed_words(columns, bits)}) scheme.bits = bits;
+    // Below 32 columns several widths need the same number of words: the one that config.json names is meant.
+    for (int bits = 1; bits <= 8; ++bits)
+      if (packed.shape == std::vector<index_t>{rows, packed_words(columns, bits)} &&
+          (scheme.bits == 0 || (names_bits(from, bits) && !names_bits(from, scheme.bits))))
+        scheme.bits = bits;
     if (scheme.bits == 0)
       throw input_error(from.place(), "tensor '" + printable(packed.name) + "': shape: expected the words of [" +
                                           std::to_string(rows) + ", " + std::to_string(columns) +
@@ -150,6 +154,20 @@ class compressed_tensors_format final : public packed_format {
                         {"sparsity_config", ordered_json::object()},
                         {"transform_config", ordered_json::object()},
                         {"config_groups", config_groups}};
+  }
+
+ private:
+  // Whether any group of the checkpoint's config.json has this number of bits.
+  [[nodiscard]] static bool names_bits(checkpoint const& from, int bits) {
+    ordered_json const* const quantization = find_field(from.config(), "quantization_config");
+    ordered_json const* const groups = quantization != nullptr ? find_field(*quantization, "config_groups") : nullptr;
+    if (groups == nullptr || !groups->is_object()) return false;
+    for (ordered_json const& group : *groups) {
+      ordered_json const* const weights = find_field(group, "weights");
+      ordered_json const* const stored = weights != nullptr ? find_field(*weights, "num_bits") : nullptr;
+      if (stored != nullptr && *stored == bits) return true;
+    }
+    return false;
   }
 };
 
