@@ -16,6 +16,14 @@
 namespace slimtrim {
 inline namespace v0 {
 
+namespace detail {
+
+// Eight floats as one value (a GNU vector, which g++, clang and nvcc's host pass share). Loops over the lanes of a tile are
+// unrolled by g++ before it vectorises, and stay scalar; this says what is meant.
+using float_lanes [[gnu::vector_size(32), gnu::aligned(4), gnu::may_alias]] = float;
+
+}  // namespace detail
+
 /// Sixteen rows of a block of columns during a sweep, transposed: value(column, lane).
 struct sweep_tile {
   static constexpr index_t lanes = 16;
@@ -77,9 +85,10 @@ void column_sweep(B const& backend, matrix_view<float> W, matrix_view<float cons
       buffer<float> storage(width * lanes);
       sweep_tile tile{piece * lanes, std::min(lanes, n - piece * lanes), begin, end, storage.data()};
       float sum[lanes] = {};
-      for (index_t l = 0; l < lanes; ++l)
-        for (index_t k = 0; k < width; ++k)
-          storage[k * lanes + l] = l < tile.rows ? W(tile.first_row + l, begin + k) : 0.0F;
+      for (index_t l = 0; l < lanes; ++l) {
+        float const* const from = l < tile.rows ? &W(tile.first_row + l, begin) : nullptr;
+        for (index_t k = 0; k < width; ++k) storage[k * lanes + l] = from != nullptr ? from[k * W.stride(1)] : 0.0F;
+      }
       for (index_t j = begin; j < end; ++j) {
         float target[lanes], e[lanes];
         chooser.choose(tile, j, target);
@@ -90,16 +99,20 @@ void column_sweep(B const& backend, matrix_view<float> W, matrix_view<float cons
           sum[l] += e[l] * e[l];
           here[l] = target[l];
         }
-        float const* const r = &R(j, 0);
+        auto const* const both = reinterpret_cast<detail::float_lanes const*>(e);
+        detail::float_lanes const low = both[0], high = both[1];
+        float const* const r = R.data + j * R.stride(0);
         for (index_t k = j + 1; k < end; ++k) {
-          float* const there = tile.column(k);
-          float const factor = r[k];
-          for (index_t l = 0; l < lanes; ++l) there[l] -= e[l] * factor;
+          auto* const there = reinterpret_cast<detail::float_lanes*>(tile.column(k));
+          float const factor = r[k * R.stride(1)];
+          there[0] -= low * factor;
+          there[1] -= high * factor;
         }
         for (index_t l = 0; l < tile.rows; ++l) error(tile.first_row + l, j - begin) = e[l];
       }
       for (index_t l = 0; l < tile.rows; ++l) {
-        for (index_t k = 0; k < width; ++k) W(tile.first_row + l, begin + k) = storage[k * lanes + l];
+        float* const to = &W(tile.first_row + l, begin);
+        for (index_t k = 0; k < width; ++k) to[k * W.stride(1)] = storage[k * lanes + l];
         losses(tile.first_row + l) += static_cast<double>(sum[l]);
       }
     });

@@ -7,6 +7,7 @@
 #include <slimtrim/backend/tensor_backend.hpp>
 #include <slimtrim/core/error.hpp>
 #include <slimtrim/core/executor.hpp>
+#include <slimtrim/linalg/inverse_factor.hpp>
 #include <slimtrim/tensor/buffer.hpp>
 #include <slimtrim/tensor/subview.hpp>
 
@@ -56,6 +57,7 @@ inline bool all_finite(matrix_view<float const> H) {
 
 /// Normalises H to a mean diagonal of one, so that 1e-30 and 1e30 behave alike; gives dead columns (diagonal not
 /// positive) a diagonal of one and no ties to others, so that they are rounded and never move; climbs the damping ladder.
+/// From 768 columns on the factor is formed in single precision (inverse_factor_single), below in the backend's double.
 ///
 /// H: [c, c], symmetric, the sum or mean over tokens (any positive factor). Cost: (2/3) c^3 an attempt in the backend's
 /// inverse_factor; memory 2 c^2 floats plus the backend's scratch. Deterministic. Throws only when H is not square.
@@ -98,13 +100,16 @@ template <host_backend B>
       }
     }
   });
+  constexpr index_t single_precision_from = 768;
   double added = 0;
   double damp = ladder.first;
   for (out.damp_step = 0; out.damp_step <= ladder.steps; ++out.damp_step, damp *= 10) {
     for (index_t i = 0; i < c; ++i)
       if (out.is_dead[static_cast<std::size_t>(out.order[i])] == 0) out.damped(i, i) += static_cast<float>(damp - added);
     added = damp;
-    if (backend.inverse_factor(as_const(out.damped.view()), out.factor.view())) {
+    // Large factors in single precision, which the damping allows; in double where that fails.
+    if ((c >= single_precision_from && inverse_factor_single(backend, as_const(out.damped.view()), out.factor.view())) ||
+        backend.inverse_factor(as_const(out.damped.view()), out.factor.view())) {
       out.damp = damp;
       out.usable = true;
       break;

@@ -143,6 +143,29 @@ std::vector<double> quantized_errors(B const& backend, matrix_view<T const> W, q
   return errors;
 }
 
+// Errors of all rows from the losses of the sweep, which also count the damping: error = unit (loss - damp |d|²), and for dead
+// columns, whose diagonal is one, - d². Empty when that is too close to `rival` for a difference of sums to decide.
+template <host_backend B, class T>
+std::vector<double> errors_from_losses(B const& backend, matrix_view<T const> W, quantized_view<> const& q,
+                                       prepared_hessian const& prepared, std::vector<double> const& losses,
+                                       std::vector<double> const& rival) {
+  std::vector<double> errors(losses.size());
+  for_rows(backend.run_on(), W.extent(0), [&](index_t r) {
+    buffer<float> values(W.extent(1));
+    dequantize(q, r, values.data());
+    double penalty = 0;
+    for (index_t j = 0; j < W.extent(1); ++j) {
+      double const d = static_cast<double>(values[j]) - static_cast<double>(static_cast<float>(W(r, j)));
+      penalty += (prepared.is_dead[static_cast<std::size_t>(j)] != 0 ? 1.0 : prepared.damp) * d * d;
+    }
+    std::size_t const at = static_cast<std::size_t>(r);
+    errors[at] = prepared.unit * std::max(0.0, losses[at] - penalty);
+  });
+  for (std::size_t r = 0; r < errors.size(); ++r)
+    if (!(errors[r] + 1e-3 * prepared.unit * losses[r] <= rival[r])) return {};
+  return errors;
+}
+
 // Copies the rows of `from` that are better into `to`; all or none where rows share a scale. Returns how many.
 inline index_t keep_better_rows(quantized_matrix const& from, std::vector<double> const& from_errors, quantized_matrix& to,
                                 std::vector<double>& to_errors) {
@@ -202,8 +225,9 @@ template <host_backend B, matrix_like M>
     searched.scale = options.scale;
 
     // Also the check that W is finite, before any long work.
-    quantized_matrix nearest = rtn(backend, W, plain);
+    quantized_matrix const nearest = rtn(backend, W, plain);
     gptq_result result;
+    std::vector<double> losses;
     prepared_hessian prepared =
         prepare_hessian(backend, hessian, by_activation ? column_order::activation : column_order::natural, options.damp);
     result.report.second_order = prepared.usable;
@@ -231,7 +255,7 @@ template <host_backend B, matrix_like M>
         for (index_t j = 0; j < c; ++j) moving(r, j) = static_cast<float>(W(r, prepared.order[j]));
       });
       buffer<std::uint8_t> codes(n * c);
-      buffer<double> losses(n);
+      losses.resize(static_cast<std::size_t>(n));
       detail::grid_chooser chooser(searched, prepared, scales_first, result.matrix, codes.data());
       column_sweep(backend, moving.view(), as_const(prepared.factor.view()),
                    sweep_blocks(c, options.block, by_activation ? 0 : options.groups.block_columns(c)), chooser,
@@ -241,9 +265,12 @@ template <host_backend B, matrix_like M>
       detail::for_rows(backend.run_on(), n, [&](index_t r) { result.matrix.set_row(r, codes.data() + r * c); });
     }
     if (options.guard && (judge.data == hessian.data ? prepared.finite : detail::all_finite(judge))) {
-      prepared = prepared_hessian{};
       auto const before = detail::quantized_errors<B, T>(backend, W, nearest.view(), judge);
-      auto after = detail::quantized_errors<B, T>(backend, W, result.matrix.view(), judge);
+      std::vector<double> after;
+      if (!losses.empty() && judge.data == hessian.data && options.descent_passes == 0)
+        after = detail::errors_from_losses<B, T>(backend, W, result.matrix.view(), prepared, losses, before);
+      prepared = prepared_hessian{};
+      if (after.empty()) after = detail::quantized_errors<B, T>(backend, W, result.matrix.view(), judge);
       result.report.rows_kept_rtn = detail::keep_better_rows(nearest, before, result.matrix, after);
       for (double const e : before) result.report.error_rtn += e;
       for (double const e : after) result.report.error += e;

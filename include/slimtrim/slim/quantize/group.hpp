@@ -40,26 +40,18 @@ struct value_range {
   float highest = 0;
 };
 
-// Range of n finite values, zero included. Lanes keep the loop free of a serial chain.
+// Float bits in an order of signed integers, so that minima and maxima become integer vectors. Its own inverse.
+inline std::int32_t ordered_bits(std::int32_t bits) { return bits ^ ((bits >> 31) & 0x7fffffff); }
+
+// Range of n finite values, zero included.
 inline value_range range_of(float const* w, index_t n) {
-  constexpr index_t lanes = 16;
-  float low[lanes] = {}, high[lanes] = {};
-  index_t const whole = n / lanes * lanes;
-  for (index_t i = 0; i < whole; i += lanes)
-    for (index_t l = 0; l < lanes; ++l) {
-      float const x = w[i + l];
-      low[l] = x < low[l] ? x : low[l];
-      high[l] = x > high[l] ? x : high[l];
-    }
-  for (index_t i = whole; i < n; ++i) {
-    low[0] = w[i] < low[0] ? w[i] : low[0];
-    high[0] = w[i] > high[0] ? w[i] : high[0];
+  std::int32_t low = 0, high = 0;
+  for (index_t i = 0; i < n; ++i) {
+    std::int32_t const x = ordered_bits(bits_as<std::int32_t>(w[i]));
+    low = x < low ? x : low;
+    high = x > high ? x : high;
   }
-  for (index_t l = 1; l < lanes; ++l) {
-    low[0] = low[l] < low[0] ? low[l] : low[0];
-    high[0] = high[l] > high[0] ? high[l] : high[0];
-  }
-  return {low[0], high[0]};
+  return {bits_as<float>(ordered_bits(low)), bits_as<float>(ordered_bits(high))};
 }
 
 // The largest magnitude as raw float bits: integers compare as the magnitudes do, and NaN and Inf come out on top.
@@ -72,8 +64,17 @@ inline std::uint32_t largest_magnitude_bits(float const* w, index_t n) {
   return largest;
 }
 
-inline void encode_run(uniform_grid const& g, float const* w, index_t n, scale_and_zero at, std::uint8_t* codes) {
-  for (index_t i = 0; i < n; ++i) codes[i] = static_cast<std::uint8_t>(g.encode(w[i], at));
+// As uniform_grid::encode; everything by value, since bytes written may alias anything reached by reference.
+inline void encode_run(uniform_grid g, float const* w, index_t n, scale_and_zero at, std::uint8_t* codes) {
+  float const bottom = static_cast<float>(-g.middle()), top = static_cast<float>(g.last_code() - g.middle());
+  float const offset = static_cast<float>(at.zero - g.middle()), scale = at.scale;
+  std::uint32_t const middle = static_cast<std::uint32_t>(g.middle());
+  for (index_t i = 0; i < n; ++i) {
+    float x = w[i] / scale + offset;
+    x = x < bottom ? bottom : x;
+    x = x > top ? top : x;
+    codes[i] = static_cast<std::uint8_t>(bits_as<std::uint32_t>(x + 12582912.0F) + middle);
+  }
 }
 
 struct fit_sums {

@@ -69,9 +69,13 @@ inline bool quantize_row(float const* values, index_t r, quantize_options const&
   index_t const columns = out.columns, width = out.groups.block_columns(columns);
   for (index_t g = 0, c = 0; c < columns; ++g, c += width) {
     index_t const n = std::min(width, columns - c);
-    if (largest_magnitude_bits(values + c, n) >= 0x7f800000U) return false;
-    scale_and_zero const at = fit_scale(options.grid, values + c, n, options.scales_stored_as, options.scale,
-                                        column_weights != nullptr ? column_weights + c : nullptr, options.search);
+    std::uint32_t const magnitude = largest_magnitude_bits(values + c, n);
+    if (magnitude >= 0x7f800000U) return false;
+    scale_and_zero const at =
+        options.scale == scale_rule::absmax && options.grid.symmetric
+            ? options.grid.from_range(0.0F, bits_as<float>(magnitude), options.scales_stored_as)
+            : fit_scale(options.grid, values + c, n, options.scales_stored_as, options.scale,
+                        column_weights != nullptr ? column_weights + c : nullptr, options.search);
     out.set(r, g, at);
     if (codes != nullptr) encode_run(out.grid, values + c, n, at, codes + c);
   }

@@ -10,6 +10,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace slimtrim {
@@ -124,20 +125,40 @@ inline std::uint64_t highest_bits(float const* scores, index_t n, index_t keep) 
   return bits;
 }
 
-// 2:4 and 1:4 of 64 scores at once, without branches: rank each of four against the three others.
-inline std::uint64_t highest_of_four(float const* scores, index_t keep) {
-  std::uint8_t kept[64];
-  std::uint8_t const limit = static_cast<std::uint8_t>(keep);
+// Eight bytes of four bits each, the first lowest, as 32 bits side by side.
+inline std::uint64_t squeeze_nibbles(std::uint8_t const* codes) {
+  std::uint64_t x = 0;
+  std::memcpy(&x, codes, 8);
+  x = (x | (x >> 4)) & 0x00ff00ff00ff00ffU;
+  x = (x | (x >> 8)) & 0x0000ffff0000ffffU;
+  return (x | (x >> 16)) & 0xffffffffU;
+}
+
+// The same for 64 scores in groups of four, without branches: each of four is ranked against the three others, and a
+// group's four bits are one code.
+inline std::uint64_t highest_of_fours(float const* scores, int keep) {
+  std::uint8_t code[16];
   for (index_t g = 0; g < 16; ++g) {
     float const a = scores[4 * g], b = scores[4 * g + 1], c = scores[4 * g + 2], d = scores[4 * g + 3];
     int const ab = b > a, ac = c > a, ad = d > a, bc = c > b, bd = d > b, cd = d > c;
-    kept[4 * g] = static_cast<std::uint8_t>(ab + ac + ad < limit);
-    kept[4 * g + 1] = static_cast<std::uint8_t>(1 - ab + bc + bd < limit);
-    kept[4 * g + 2] = static_cast<std::uint8_t>(2 - ac - bc + cd < limit);
-    kept[4 * g + 3] = static_cast<std::uint8_t>(3 - ad - bd - cd < limit);
+    int const first = ab + ac + ad < keep, second = 1 - ab + bc + bd < keep;
+    int const third = 2 - ac - bc + cd < keep, fourth = 3 - ad - bd - cd < keep;
+    code[g] = static_cast<std::uint8_t>(first | second << 1 | third << 2 | fourth << 3);
   }
+  return squeeze_nibbles(code) | squeeze_nibbles(code + 8) << 32;
+}
+
+// The same for 64 scores in groups of eight, the ranks of a group counted side by side.
+inline std::uint64_t highest_of_eights(float const* scores, int keep) {
   std::uint64_t bits = 0;
-  for (index_t i = 0; i < 64; ++i) bits |= static_cast<std::uint64_t>(kept[i]) << i;
+  for (index_t g = 0; g < 64; g += 8) {
+    int before[8] = {};
+    for (int j = 0; j < 8; ++j)
+      for (int i = 0; i < 8; ++i)
+        before[i] += static_cast<int>(scores[g + j] > scores[g + i]) |
+                     (static_cast<int>(scores[g + j] == scores[g + i]) & static_cast<int>(j < i));
+    for (int i = 0; i < 8; ++i) bits |= static_cast<std::uint64_t>(before[i] < keep) << (g + i);
+  }
   return bits;
 }
 
@@ -149,8 +170,11 @@ inline void mask_row(float const* scores, index_t r, sparsity const& pattern, ma
     return;
   }
   index_t c = 0;
+  int const keep = static_cast<int>(pattern.keep);
   if (pattern.of == 4)
-    for (; c + 64 <= n; c += 64) out.word(r, c / 64) = highest_of_four(scores + c, pattern.keep);
+    for (; c + 64 <= n; c += 64) out.word(r, c / 64) = highest_of_fours(scores + c, keep);
+  if (pattern.of == 8)
+    for (; c + 64 <= n; c += 64) out.word(r, c / 64) = highest_of_eights(scores + c, keep);
   for (; c < n; c += pattern.of) {
     index_t const m = std::min(pattern.of, n - c);
     std::uint64_t const bits = highest_bits(scores + c, m, pattern.keep);
