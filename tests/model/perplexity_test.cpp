@@ -25,6 +25,15 @@ constexpr bool every_variant = true;
 /// The residual streams of all windows.
 using streams = tensor<float, 2>;
 
+/// -log softmax(logits)[target] with the library's float exponential (3e-7 relative), a quarter of a billion times.
+double fast_likelihood(vector_view<float const> logits, std::uint32_t target) {
+  float largest = logits(0);
+  for (index_t i = 1; i < logits.extent(0); ++i) largest = std::max(largest, logits.data[i]);
+  double sum = 0;
+  for (index_t i = 0; i < logits.extent(0); ++i) sum += static_cast<double>(exp_float(logits.data[i] - largest));
+  return std::log(sum) + static_cast<double>(largest) - static_cast<double>(logits(static_cast<index_t>(target)));
+}
+
 struct likelihood {
   double all = 0;     ///< 256 targets a window, the last from the next window
   double within = 0;  ///< 255 targets a window
@@ -66,7 +75,7 @@ struct evaluation {
       likelihood& sum = sums[static_cast<std::size_t>(w)];
       for (index_t t = 0; t < length; ++t) {
         auto const target = ids[static_cast<std::size_t>(w * length + t) + 1];
-        double const nll = negative_log_likelihood(row(as_const(logits.view()), t), target);
+        double const nll = fast_likelihood(row(as_const(logits.view()), t), target);
         sum.all += nll;
         if (t + 1 < length) sum.within += nll;
       }
