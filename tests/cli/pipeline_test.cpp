@@ -1,0 +1,165 @@
+// The commands that run a model, from file to file: golden perplexity, exact merges, byte-identical outputs, refusals.
+#include <slimtrim/io/json.hpp>
+
+#include <support/program.hpp>
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+using slimtrim::ordered_json;
+using slimtrim::parse_json;
+
+namespace {
+
+std::string const tiny = SLIMTRIM_SOURCE_DIR "/examples/models/tiny-mixtral";
+std::string const shared = SLIMTRIM_SHARED_DATA "/wikitext-2";
+
+ordered_json json_of(std::vector<std::string> arguments) {
+  arguments.push_back("--json");
+  finished_run const run = run_program(arguments);
+  REQUIRE_MESSAGE(run.code == 0, run.err);
+  return parse_json(run.out, "stdout");
+}
+
+bool same_folders(temporary_folder const& folder, std::string const& a, std::string const& b) {
+  std::size_t files = 0, others = 0;
+  for (auto const& item : std::filesystem::directory_iterator(folder.path() / b)) others += item.is_regular_file();
+  for (auto const& item : std::filesystem::directory_iterator(folder.path() / a)) {
+    std::string const name = item.path().filename().string();
+    if (folder.read(a + "/" + name) != folder.read(b + "/" + name)) return false;
+    ++files;
+  }
+  return files == others && files > 0;
+}
+
+// 8 windows of 16 ids, different from window to window.
+std::string id_file(temporary_folder const& folder, std::string const& name, unsigned first) {
+  std::string bytes;
+  for (unsigned i = 0; i < 128; ++i) {
+    unsigned const id = (first + i * 37) % 2048;
+    bytes += static_cast<char>(id & 255);
+    bytes += static_cast<char>(id >> 8);
+  }
+  return folder.write(name, bytes).string();
+}
+
+}  // namespace
+
+TEST_CASE("golden perplexity") {
+  if (!std::filesystem::exists(shared)) {
+    MESSAGE("skipped: no ", shared);
+    return;
+  }
+  ordered_json const json =
+      json_of({"eval", tiny, "--data", shared + "/valid.u16", "--seq", "256", "--tokens", "4096"});
+  CHECK(json["tokens"] == 4096);
+  CHECK(std::fabs(json["perplexity"].get<double>() / 24.5093 - 1) < 2e-4);
+}
+
+TEST_CASE("eval against the model itself") {
+  temporary_folder folder;
+  ordered_json const json =
+      json_of({"eval", tiny, "--base", tiny, "--data", id_file(folder, "a.u16", 5), "--seq", "16"});
+  for (char const* const key : {"perplexity", "nll", "tokens", "kl_mean", "kl_p99", "top1_agreement",
+                                "perplexity_base", "retention", "tokens_per_second"})
+    CHECK_MESSAGE(json.contains(key), key);
+  CHECK(json["scored"] == 8 * 15);
+  CHECK(json["kl_mean"] == 0.0);
+  CHECK(json["top1_agreement"] == 1.0);
+  CHECK(json["retention"] == 1.0);
+}
+
+TEST_CASE("calibrate, merge and show") {
+  temporary_folder folder;
+  std::string const a = id_file(folder, "a.u16", 5), b = id_file(folder, "b.u16", 6), both = (folder.path() / "ab.u16").string();
+  folder.write("ab.u16", folder.read("a.u16") + folder.read("b.u16"));
+  auto const out = [&](std::string const& name) { return (folder.path() / name).string(); };
+  ordered_json const whole = json_of({"calibrate", tiny, "--data", both, "--seq", "16", "-o", out("whole")});
+  CHECK(whole["tokens"] == 256);
+  CHECK(whole["layers"] == 8);
+  CHECK(whole.contains("coverage"));
+  (void)json_of({"calibrate", tiny, "--data", a, "--seq", "16", "-o", out("a"), "--threads", "1"});
+  (void)json_of({"calibrate", tiny, "--data", b, "--seq", "16", "-o", out("b"), "--threads", "2"});
+  (void)json_of({"stats", "merge", out("b"), out("a"), "-o", out("merged")});
+  CHECK(folder.read("merged") == folder.read("whole"));
+  CHECK(run_program({"stats", "merge", out("a"), out("whole"), "-o", out("twice")}).code == 3);
+  ordered_json const shown = json_of({"stats", "show", out("whole")});
+  CHECK(shown["layers"].size() == 8);
+  CHECK(shown["layers"][0]["importance"]["reap"].size() == 8);
+  finished_run const text = run_program({"stats", "show", out("whole")});
+  CHECK(text.code == 0);
+  CHECK(run_program({"stats", "show", out("whole"), "--criterion", "aimer"}).code == 2);
+  CHECK(run_program({"stats", "burn", out("whole")}).code == 2);
+  CHECK(run_program({"stats", "show", tiny + "/model.safetensors"}).code == 3);
+
+  // A plan from the statistics, priced, then carried out: the price is what is written.
+  ordered_json const plan = json_of({"plan", tiny, "--stats", out("whole"), "--recipe", "layer_drop:2+rtn:4g64", "-o", out("plan.json")});
+  CHECK(plan["steps"][0]["dropped"].size() == 2);
+  ordered_json const made = json_of({"compress", tiny, out("m1"), "--plan", out("plan.json"), "--threads", "1"});
+  for (char const* const key : {"bytes_in", "bytes_out", "active_bytes_in", "active_bytes_out", "seconds", "peak_rss", "steps"})
+    CHECK_MESSAGE(made.contains(key), key);
+  CHECK(made["bytes_out"] == plan["bytes"]);
+  CHECK(made["active_bytes_out"] == plan["active_bytes"]);
+  (void)json_of({"compress", tiny, out("m2"), "--recipe", "layer_drop:2+rtn:4g64", "--stats", out("whole"), "--threads", "2"});
+  CHECK(same_folders(folder, "m1", "m2"));
+  CHECK(json_of({"eval", out("m1"), "--base", tiny, "--data", a, "--seq", "16"})["kl_mean"] > 0.0);
+  CHECK(json_of({"inspect", out("m1")})["bytes"] == made["bytes_out"]);
+
+  // A plan for another model.
+  (void)json_of({"synth", out("s"), "--layers", "8", "--hidden", "32", "--intermediate", "32"});
+  CHECK(run_program({"compress", out("s"), out("m3"), "--plan", out("plan.json")}).code == 3);
+  CHECK(run_program({"compress", out("s"), out("m3"), "--recipe", "layer_drop:2", "--stats", out("whole")}).code == 3);
+  CHECK_FALSE(std::filesystem::exists(out("m3")));
+}
+
+TEST_CASE("block drop gives an ordinary model; self text needs no data") {
+  temporary_folder folder;
+  std::string const out = (folder.path() / "b").string();
+  (void)json_of({"compress", tiny, out, "--recipe", "block_drop:3", "--data", "self", "--tokens", "256", "--seq", "32"});
+  ordered_json const seen = json_of({"inspect", out});
+  CHECK(seen["layers"] == 5);
+  ordered_json const text = json_of({"generate", out, "--prompt", "The city of", "--length", "8"});
+  CHECK(text["tokens"] == 8);
+  finished_run const shown = run_program({"generate", out, "--prompt", "The city of", "--length", "8", "--quiet"});
+  CHECK(shown.out == text["text"].get<std::string>() + "\n");
+  ordered_json const speed = json_of({"bench", out, "--prefill", "8", "--decode", "4"});
+  for (char const* const key : {"prefill_tps", "decode_tps", "bytes_per_token", "bandwidth_share", "peak_rss", "peak_device_bytes"})
+    CHECK_MESSAGE(speed.contains(key), key);
+}
+
+TEST_CASE("refusals: one line, the right exit code, nothing left behind") {
+  temporary_folder folder;
+  std::string const ids = id_file(folder, "a.u16", 5), out = (folder.path() / "out").string();
+  struct attempt {
+    std::vector<std::string> arguments;
+    int code;
+  };
+  std::string const empty = folder.write("empty.txt", "").string();
+  for (attempt const& each : std::vector<attempt>{
+           {{"compress", tiny, out, "--recipe", "layer_drop:2"}, 2},
+           {{"compress", tiny, out, "--recipe", "gptq:4g64"}, 2},
+           {{"compress", tiny, out}, 2},
+           {{"compress", tiny, out, "--recipe", "rtn:4g48"}, 2},
+           {{"compress", tiny, out, "--recipe", "rtn:4g64", "--format", "zip"}, 2},
+           {{"compress", tiny, out, "--recipe", "block_drop:8", "--data", ids, "--seq", "16"}, 2},
+           {{"compress", tiny, out, "--recipe", "expert_drop:3/4", "--data", ids, "--seq", "16"}, 2},
+           {{"compress", tiny, out, "--plan", "absent.json"}, 3},
+           {{"compress", tiny, tiny + "/out", "--recipe", "rtn:4g64"}, 3},
+           {{"compress", tiny, tiny, "--recipe", "rtn:4g64"}, 3},
+           {{"eval", tiny, "--data", empty}, 3},
+           {{"eval", tiny, "--data", ids, "--seq", "256"}, 3},
+           {{"eval", tiny, "--data", ids, "--tokens", "100", "--seq", "16"}, 2},
+           {{"eval", tiny, "--data", "absent.txt"}, 3},
+           {{"eval", tiny, "--data", ids, "--seq", "16", "--device", "cuda"}, 2},
+           {{"generate", tiny, "--prompt", ""}, 2},
+           {{"bench", tiny, "--decode", "0"}, 2}}) {
+    finished_run const run = run_program(each.arguments);
+    CHECK_MESSAGE(run.code == each.code, run.err);
+    CHECK_MESSAGE(is_complaint(run.err), run.err);
+    CHECK_FALSE(std::filesystem::exists(out));
+    CHECK_FALSE(std::filesystem::exists(out + ".partial"));
+  }
+}

@@ -1,0 +1,88 @@
+// Streams of windows: embedded, taken through layers in batches, independent of one another.
+#include <slimtrim/pipeline/window_streams.hpp>
+
+#include <pipeline/support.hpp>
+
+#include <slimtrim/backend/reference.hpp>
+
+#include <doctest/doctest.h>
+
+#include <vector>
+
+using namespace slimtrim;
+using namespace pipeline_tests;
+
+namespace {
+
+double largest_difference(matrix_view<float const> a, matrix_view<float const> b) {
+  double most = 0;
+  for (index_t i = 0; i < a.extent(0); ++i)
+    for (index_t j = 0; j < a.extent(1); ++j) most = std::max(most, std::fabs(static_cast<double>(a(i, j)) - static_cast<double>(b(i, j))));
+  return most;
+}
+
+}  // namespace
+
+TEST_CASE("windows start as rows of the embedding") {
+  model_ends const ends = load_ends(bundled().config, *bundled().weights);
+  token_windows const windows = train_windows(4, 8);
+  window_streams streams(ends, windows, 1, 2);
+  CHECK(streams.count() == 2);
+  CHECK(streams.sequence() == 8);
+  tensor<float, 2> const embedding = expand(ends.embedding.view);
+  for (index_t w = 0; w < 2; ++w)
+    for (index_t t = 0; t < 8; ++t)
+      for (index_t j = 0; j < 128; ++j)
+        CHECK_UNARY(streams.window(w)(t, j) == embedding(static_cast<index_t>(windows[1 + w][static_cast<std::size_t>(t)]), j));
+  window_streams copy = streams.clone();
+  copy.window(0)(0, 0) += 1;
+  CHECK(copy.all()(0, 0) != streams.all()(0, 0));
+}
+
+TEST_CASE("batches cover every window once") {
+  model_ends const ends = load_ends(bundled().config, *bundled().weights);
+  window_streams streams(ends, train_windows(7, 8), 0, 7);
+  reference_backend const backend;
+  for (index_t const batch : {index_t{0}, index_t{1}, index_t{3}, index_t{7}, index_t{100}}) {
+    std::vector<int> seen(7, 0);
+    streams.for_each_batch(backend, batch, [&](index_t first, index_t n, matrix_view<float> X) {
+      CHECK(X.extent(0) == n * 8);
+      CHECK(X.data == streams.window(first).data);
+      for (index_t w = first; w < first + n; ++w) ++seen[static_cast<std::size_t>(w)];
+    });
+    CHECK(seen == std::vector<int>(7, 1));
+  }
+}
+
+TEST_CASE("a window's stream depends neither on threads nor on its neighbours") {
+  model_ends const ends = load_ends(bundled().config, *bundled().weights);
+  token_windows const windows = train_windows(5, 300);  // batches of three windows, the last of two
+  window_streams one(ends, windows, 0, 5), two(ends, windows, 0, 5), alone(ends, windows, 4, 1);
+  run_streams(bundled(), one, 1);
+  run_streams(bundled(), two, 2);
+  run_streams(bundled(), alone, 1);
+  CHECK(largest_difference(one.all(), two.all()) == 0);
+  // Products of other heights may sum in another order; stream entries are of size 10.
+  CHECK(largest_difference(one.window(4), alone.window(0)) < 2e-3);
+}
+
+TEST_CASE("how many windows fit") {
+  CHECK(windows_within(1 << 20, 256, 128) == 8);
+  CHECK(windows_within((1 << 20) - 1, 256, 128) == 7);
+  CHECK(windows_within(0, 256, 128) == 1);
+  CHECK(windows_within(100, 0, 128) == 100);
+}
+
+TEST_CASE("workspaces go back to their pool") {
+  workspace_pool pool;
+  forward_workspace* first = nullptr;
+  {
+    auto const lease = pool.take();
+    first = &*lease;
+    auto const other = pool.take();
+    CHECK(&*other != first);
+  }
+  auto const a = pool.take();
+  auto const b = pool.take();
+  CHECK((&*a == first || &*b == first));
+}
