@@ -8,6 +8,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace backend_eigen_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -111,3 +113,5 @@ TEST_CASE("eigen: gemm does not depend on where a tile of it stands") {
   eigen_backend(pool).gemm(1.0F, as_const(A.host()), as_const(B.host()), 0.0F, again.view());
   CHECK(std::memcmp(whole.view().data, again.view().data, sizeof(float) * static_cast<std::size_t>(n * m)) == 0);
 }
+
+}  // namespace backend_eigen_test

@@ -5,6 +5,8 @@
 
 #include <cmath>
 
+namespace backend_reference_test {
+
 using namespace slimtrim;
 using reference_harness = backend_tests::host_harness<reference_backend>;
 
@@ -91,3 +93,5 @@ TEST_CASE("reference: top_k by hand: ties to the lower index, NaN last, minus in
   for (index_t i = 0; i < 4; ++i)
     for (index_t j = 0; j < 4; ++j) CHECK(order(i, j) == expected[i][j]);
 }
+
+}  // namespace backend_reference_test

@@ -5,6 +5,8 @@
 
 #include <type_traits>
 
+namespace backend_tensor_backend_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -49,3 +51,5 @@ TEST_CASE("an engine's member replaces ours") {
   CHECK(backend.calls == 1);
   CHECK(backend.run_on() == nullptr);
 }
+
+}  // namespace backend_tensor_backend_test

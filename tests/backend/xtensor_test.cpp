@@ -6,6 +6,8 @@
 
 #include <slimtrim/tensor/adapt.hpp>
 
+namespace backend_xtensor_test {
+
 using namespace slimtrim;
 using xtensor_harness = backend_tests::host_harness<xtensor_backend>;
 
@@ -20,3 +22,5 @@ TEST_CASE("xtensor: operands may be xtensor's own, and results land in them") {
   CHECK(C(1, 0) == 4);
   CHECK(C(1, 1) == 3);
 }
+
+}  // namespace backend_xtensor_test

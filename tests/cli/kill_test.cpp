@@ -10,6 +10,8 @@
 #include <string>
 #include <thread>
 
+namespace cli_kill_test {
+
 namespace {
 
 void synth(std::string const& out, std::string const& layers) {
@@ -71,3 +73,5 @@ TEST_CASE("memory does not grow with layers") {
   CHECK(many < few + 11.5e6);
 #endif
 }
+
+}  // namespace cli_kill_test

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+namespace cli_pipeline_test {
+
 using slimtrim::ordered_json;
 using slimtrim::parse_json;
 
@@ -163,3 +165,5 @@ TEST_CASE("refusals: one line, the right exit code, nothing left behind") {
     CHECK_FALSE(std::filesystem::exists(out + ".partial"));
   }
 }
+
+}  // namespace cli_pipeline_test

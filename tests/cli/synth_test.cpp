@@ -7,6 +7,8 @@
 
 #include <string>
 
+namespace cli_synth_test {
+
 using slimtrim::ordered_json;
 using slimtrim::parse_json;
 
@@ -67,3 +69,5 @@ TEST_CASE("a damaged checkpoint is refused with one line") {
   CHECK(family.code == 3);
   CHECK(family.err.find("'model_type': expected one of") != std::string::npos);
 }
+
+}  // namespace cli_synth_test

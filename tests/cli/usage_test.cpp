@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+namespace cli_usage_test {
+
 namespace {
 
 bool has(std::string const& text, std::string const& part) { return text.find(part) != std::string::npos; }
@@ -25,7 +27,7 @@ TEST_CASE("help and version go to stdout") {
   CHECK(help.err.empty());
   CHECK(has(help.out, "Exit codes: 0 done"));
   CHECK(run_program({"--version"}).out == "slimtrim " SLIMTRIM_VERSION_STRING "\n");
-  for (char const* const command : {"inspect", "recipe", "synth"}) {
+  for (char const* const command : {"inspect", "calibrate", "stats", "plan", "compress", "eval", "generate", "bench", "recipe", "synth"}) {
     finished_run const one = run_program({command, "--help"});
     CHECK(one.code == 0);
     CHECK_MESSAGE(has(one.out, "Examples:"), command);
@@ -89,3 +91,5 @@ TEST_CASE("progress is plain without a terminal, and absent when quiet") {
   finished_run const quiet = run_program({"synth", (folder.path() / "b").string(), "--layers", "1", "--quiet"});
   CHECK(quiet.err.empty());
 }
+
+}  // namespace cli_usage_test

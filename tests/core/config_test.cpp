@@ -5,6 +5,8 @@
 #include <initializer_list>
 #include <string>
 
+namespace core_config_test {
+
 using namespace slimtrim;
 
 static_assert(bits_as<std::uint32_t>(1.0F) == 0x3f800000U);
@@ -20,3 +22,5 @@ TEST_CASE("bits_as round-trips representations") {
   for (std::uint32_t raw : {0U, 0x80000000U, 0x7fc00001U, 0x00000001U, 0xffffffffU})
     CHECK(bits_as<std::uint32_t>(bits_as<float>(raw)) == raw);
 }
+
+}  // namespace core_config_test

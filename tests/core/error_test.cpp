@@ -4,6 +4,8 @@
 #include <string>
 #include <type_traits>
 
+namespace core_error_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -43,3 +45,5 @@ TEST_CASE("expects_equal shows both values") {
   CHECK_NOTHROW(expects_equal(3, 3, "f", "rows"));
   CHECK_THROWS_WITH_AS(expects_equal(-2, 3, "f", "rows"), "f: rows: expected 3, found -2", error);
 }
+
+}  // namespace core_error_test

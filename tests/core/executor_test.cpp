@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <vector>
 
+namespace core_executor_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -50,3 +52,5 @@ TEST_CASE("parallel_for uses the executor given, and none for one piece or witho
 TEST_CASE("an exception of a piece leaves parallel_for") {
   CHECK_THROWS_AS(parallel_for(nullptr, 3, [](index_t) { throw std::logic_error("piece"); }), std::logic_error);
 }
+
+}  // namespace core_executor_test

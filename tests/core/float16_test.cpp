@@ -9,6 +9,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace core_float16_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -136,3 +138,5 @@ TEST_CASE("equality compares values") {
   CHECK_FALSE(float16(NAN) == float16(NAN));
   CHECK_FALSE(bfloat16(1.0F) == bfloat16(2.0F));
 }
+
+}  // namespace core_float16_test

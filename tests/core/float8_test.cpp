@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <initializer_list>
 
+namespace core_float8_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -84,3 +86,5 @@ TEST_CASE("e8m0: all codes are powers of two") {
           std::ldexp(1.0, code - 127));
   CHECK(std::isnan(static_cast<float>(float8_e8m0::from_bits(0xff))));
 }
+
+}  // namespace core_float8_test

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <initializer_list>
 
+namespace core_index_test {
+
 using namespace slimtrim;
 
 static_assert(ceil_div(0, 4) == 0 && ceil_div(1, 4) == 1 && ceil_div(4, 4) == 1 && ceil_div(5, 4) == 2);
@@ -37,3 +39,5 @@ TEST_CASE("checked arithmetic refuses exactly what does not fit") {
   CHECK_FALSE(checked_add(big, 1).has_value());
   CHECK_FALSE(checked_add(1, big).has_value());
 }
+
+}  // namespace core_index_test

@@ -3,6 +3,8 @@
 
 #include <type_traits>
 
+namespace core_memory_space_test {
+
 using namespace slimtrim;
 
 template <space Space>
@@ -12,3 +14,5 @@ TEST_CASE("memory spaces are distinct types once they are template arguments") {
   CHECK_FALSE(std::is_same_v<in_space<space::host>, in_space<space::device>>);
   CHECK(space::host != space::device);
 }
+
+}  // namespace core_memory_space_test

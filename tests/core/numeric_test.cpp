@@ -3,6 +3,8 @@
 
 #include <complex>
 
+namespace core_numeric_test {
+
 using namespace slimtrim;
 
 static_assert(real_scalar<float> && real_scalar<double> && real_scalar<bfloat16> && real_scalar<float16> &&
@@ -21,3 +23,5 @@ TEST_CASE("widen is exact and narrow_to undoes it") {
   CHECK(widen(0.1) == 0.1);
   CHECK(narrow_to<float>(0.1F) == 0.1F);
 }
+
+}  // namespace core_numeric_test

@@ -4,6 +4,8 @@
 
 #include <string>
 
+namespace core_progress_test {
+
 using namespace slimtrim;
 
 TEST_CASE("a report reaches the callback as it was made") {
@@ -21,3 +23,5 @@ TEST_CASE("nobody has to listen") { CHECK_NOTHROW(report_progress({}, "calibrate
 TEST_CASE("a listener may stop the call") {
   CHECK_THROWS_AS(report_progress([](progress const&) { throw interrupted(); }, "plan", 0, 1), interrupted);
 }
+
+}  // namespace core_progress_test

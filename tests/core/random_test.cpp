@@ -6,6 +6,8 @@
 #include <initializer_list>
 #include <set>
 
+namespace core_random_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -73,3 +75,5 @@ TEST_CASE("normal_at is finite with the moments of a standard normal variable") 
   CHECK(std::abs(squares / n - 1) < 5 * std::sqrt(2.0) / std::sqrt(n));
   CHECK(std::abs(fourth / n - 3) < 5 * std::sqrt(96.0) / std::sqrt(n));
 }
+
+}  // namespace core_random_test

@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+namespace core_thread_pool_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -109,3 +111,5 @@ TEST_CASE("an idle pool is destroyed at once") {
   for (int i = 0; i < 50; ++i) thread_pool pool(3);
   CHECK(true);
 }
+
+}  // namespace core_thread_pool_test

@@ -8,6 +8,8 @@
 #include <limits>
 #include <vector>
 
+namespace importance_aimer_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -31,3 +33,5 @@ TEST_CASE("scale does not matter; even weights are most removable, sparse ones l
   CHECK(score({}) == -1);
   CHECK_THROWS_AS(score({{1, std::numeric_limits<float>::quiet_NaN()}}), numeric_error);
 }
+
+}  // namespace importance_aimer_test

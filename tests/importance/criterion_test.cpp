@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+namespace importance_criterion_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -24,3 +26,5 @@ TEST_CASE("an own criterion is a struct with a need and a call") {
   CHECK(name_of(need::weights) == "weights");
   CHECK(name_of(need::tokens) == "tokens");
 }
+
+}  // namespace importance_criterion_test

@@ -7,6 +7,8 @@
 
 #include <vector>
 
+namespace importance_hope_test {
+
 using namespace slimtrim;
 
 TEST_CASE("hope by hand: the pair matrix and the greedy scores") {
@@ -63,3 +65,5 @@ TEST_CASE("edges: none, all, ties, wrong counts") {
   CHECK_THROWS_AS(hope_select(flat, 3, 4), error);
   CHECK_THROWS_AS(hope_select(flat, 2, 1), error);
 }
+
+}  // namespace importance_hope_test

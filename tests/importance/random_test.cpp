@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+namespace importance_random_test {
+
 using namespace slimtrim;
 
 TEST_CASE("random scores depend on seed, layer and expert alone") {
@@ -14,3 +16,5 @@ TEST_CASE("random scores depend on seed, layer and expert alone") {
   CHECK(a != random_importance{.seed = 8}(3, 8));
   for (double const s : a) CHECK((s >= 0 && s < 1));
 }
+
+}  // namespace importance_random_test

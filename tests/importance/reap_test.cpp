@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+namespace importance_reap_test {
+
 using namespace slimtrim;
 
 TEST_CASE("reap by hand, for each kind of gate weight") {
@@ -16,3 +18,5 @@ TEST_CASE("reap by hand, for each kind of gate weight") {
 TEST_CASE("statistics without tokens give zeros, not NaN") {
   CHECK(hand::scores(reap_importance{}(layer_statistics({.experts = 3})), 0, 0, 0));
 }
+
+}  // namespace importance_reap_test

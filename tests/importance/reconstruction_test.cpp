@@ -7,6 +7,8 @@
 #include <cmath>
 #include <vector>
 
+namespace importance_reconstruction_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -61,3 +63,5 @@ TEST_CASE("scores for pooling never undo the greedy order") {
   CHECK(s[0] > s[3]);
   CHECK_THROWS_AS(reconstruction_scores(r, 4, 0), error);
 }
+
+}  // namespace importance_reconstruction_test

@@ -7,6 +7,8 @@
 #include <set>
 #include <string>
 
+namespace importance_registry_test {
+
 using namespace slimtrim;
 
 TEST_CASE("every name of the recipe syntax is there, once, and scores what its header says") {
@@ -36,3 +38,5 @@ TEST_CASE("the prefix pools layers; unknown names and missing needs are refused 
   CHECK_THROWS_WITH_AS(check_need(*find_criterion("reap").entry, need::weights),
                        "criterion reap: expected statistics, found only weights", usage_error);
 }
+
+}  // namespace importance_registry_test

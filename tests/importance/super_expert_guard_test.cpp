@@ -5,6 +5,8 @@
 
 #include <vector>
 
+namespace importance_super_expert_guard_test {
+
 using namespace slimtrim;
 
 TEST_CASE("only experts above the quantile and a tenth of the largest, in the first layers") {
@@ -31,3 +33,5 @@ TEST_CASE("edges") {
   CHECK_FALSE(even[0][0]);
   CHECK_THROWS_AS(super_experts({{1}}, {.percentile = 99.5}), error);
 }
+
+}  // namespace importance_super_expert_guard_test

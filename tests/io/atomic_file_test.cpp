@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <string>
 
+namespace io_atomic_file_test {
+
 using namespace io_test;
 using namespace slimtrim;
 namespace fs = std::filesystem;
@@ -45,3 +47,5 @@ TEST_CASE("what a killed run left is started over") {
   CHECK(get(folder / "x") == "new");
   CHECK_FALSE(fs::exists(folder / ".x.slimtrim-partial"));
 }
+
+}  // namespace io_atomic_file_test

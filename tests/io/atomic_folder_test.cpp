@@ -11,6 +11,8 @@
 #include <string>
 #include <utility>
 
+namespace io_atomic_folder_test {
+
 using namespace io_test;
 using namespace slimtrim;
 namespace fs = std::filesystem;
@@ -173,3 +175,5 @@ TEST_CASE("names with separators and links in the output are refused") {
   fs::create_symlink("/etc/passwd", target.path() / "link");
   CHECK_THROWS_AS(target.commit(), input_error);
 }
+
+}  // namespace io_atomic_folder_test

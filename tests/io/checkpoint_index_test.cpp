@@ -6,6 +6,8 @@
 
 #include <string>
 
+namespace io_checkpoint_index_test {
+
 using namespace io_test;
 using namespace slimtrim;
 
@@ -43,3 +45,5 @@ TEST_CASE("what is not an index is refused with the tensor") {
             "git-LFS"));
   CHECK(has(message_of([&] { (void)index_of(folder, R"({"weight_map":{"a\n":7}})"); }), "a\\x0a"));
 }
+
+}  // namespace io_checkpoint_index_test

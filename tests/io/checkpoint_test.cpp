@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+namespace io_checkpoint_test {
+
 using namespace io_test;
 using namespace slimtrim;
 namespace fs = std::filesystem;
@@ -287,3 +289,5 @@ TEST_CASE("a shard changed after opening is noticed") {
   put(model / shard_name(2), get(model / shard_name(2)) + "x");
   CHECK(has(message_of([&] { c.require_unchanged(); }), shard_name(2)));
 }
+
+}  // namespace io_checkpoint_test

@@ -5,6 +5,8 @@
 #include <string_view>
 #include <vector>
 
+namespace io_dtype_test {
+
 using namespace slimtrim;
 
 TEST_CASE("names and sizes of all types, in the format's order") {
@@ -55,3 +57,5 @@ TEST_CASE("C++ types know what they are stored as") {
   static_assert(dtype_of<char*> == dtype::unknown);
   CHECK(sizeof(slimtrim::float8_e4m3) * 8 == dtype_bits(dtype_of<slimtrim::float8_e4m3>));
 }
+
+}  // namespace io_dtype_test

@@ -10,6 +10,8 @@
 #include <span>
 #include <string>
 
+namespace io_input_file_test {
+
 using namespace io_test;
 using namespace slimtrim;
 
@@ -83,3 +85,5 @@ TEST_CASE("names from a file are opened inside their folder only") {
   CHECK_THROWS_AS((void)input_file::open_inside(folder / "in", "../out"), input_error);
   CHECK_THROWS_AS((void)input_file::open_inside(folder / "in", "nothing"), input_error);
 }
+
+}  // namespace io_input_file_test

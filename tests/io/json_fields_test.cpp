@@ -6,6 +6,8 @@
 
 #include <string>
 
+namespace io_json_fields_test {
+
 using namespace io_test;
 using namespace slimtrim;
 
@@ -49,3 +51,5 @@ TEST_CASE("numbers, strings and truth values") {
   CHECK(find_field(ordered_json(3), "u") == nullptr);
   CHECK(has(message_of([&] { (void)require_integer(config, "s", 0, 1, "x"); }), "found \"text\""));
 }
+
+}  // namespace io_json_fields_test

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+namespace io_json_stream_test {
+
 using namespace io_test;
 using namespace slimtrim;
 
@@ -76,3 +78,5 @@ TEST_CASE("a file is read in pieces, tokens may lie across their borders") {
   CHECK(events.log == expected + "] ");
   CHECK(source.position() == text.size());
 }
+
+}  // namespace io_json_stream_test

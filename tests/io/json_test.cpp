@@ -7,6 +7,8 @@
 #include <random>
 #include <string>
 
+namespace io_json_test {
+
 using namespace io_test;
 using namespace slimtrim;
 
@@ -86,3 +88,5 @@ TEST_CASE("files") {
   CHECK(has(message_of([&] { (void)read_json_file(folder / "x"); }), (folder / "x").native() + ": invalid JSON"));
   CHECK_THROWS_AS((void)read_json_file(folder / "y"), input_error);
 }
+
+}  // namespace io_json_test

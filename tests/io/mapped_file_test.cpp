@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+namespace io_mapped_file_test {
+
 using namespace io_test;
 using namespace slimtrim;
 
@@ -64,3 +66,5 @@ TEST_CASE("released pages leave the memory of the process") {
   file.release(0, size / 2);
   CHECK(resident() == 512);
 }
+
+}  // namespace io_mapped_file_test

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+namespace io_output_file_test {
+
 using namespace io_test;
 using namespace slimtrim;
 
@@ -70,3 +72,5 @@ TEST_CASE("free space is looked at before the work") {
   CHECK(has(message, "not enough space"));
   CHECK_THROWS_AS(require_free_space(folder / "no", 1), system_failure);
 }
+
+}  // namespace io_output_file_test

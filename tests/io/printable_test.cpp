@@ -4,6 +4,8 @@
 
 #include <string>
 
+namespace io_printable_test {
+
 using namespace slimtrim;
 
 TEST_CASE("ordinary names are kept, control characters and broken bytes are escaped") {
@@ -25,3 +27,5 @@ TEST_CASE("UTF-8 by the table of Unicode") {
                           "\xF5\x80\x80\x80", "\xF8\x88\x80\x80\x80", "\xFE", "\xFF", "ok\xF0\x9F\x98"})
     CHECK_FALSE(is_utf8(bad));
 }
+
+}  // namespace io_printable_test

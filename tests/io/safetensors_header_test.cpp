@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+namespace io_safetensors_header_test {
+
 using namespace io_test;
 using namespace slimtrim;
 
@@ -285,3 +287,5 @@ TEST_CASE("small damage is refused or leaves a consistent header, never anything
   CHECK(accepted > 0);
   CHECK(accepted < 1500);
 }
+
+}  // namespace io_safetensors_header_test

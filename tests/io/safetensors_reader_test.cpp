@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+namespace io_safetensors_reader_test {
+
 using namespace io_test;
 using namespace slimtrim;
 
@@ -72,3 +74,5 @@ TEST_CASE("a file that shrinks under the reader is an error, not a signal") {
   CHECK_FALSE(reader.file().unchanged());
   CHECK_THROWS_AS((void)reader.load<float>(reader.at("f")), input_error);
 }
+
+}  // namespace io_safetensors_reader_test

@@ -6,6 +6,8 @@
 
 #include <vector>
 
+namespace io_safetensors_test {
+
 using namespace io_test;
 using namespace slimtrim;
 
@@ -22,3 +24,5 @@ TEST_CASE("what is written is what is read") {
   CHECK(reader.at("w").shape == std::vector<index_t>{2, 3});
   CHECK(reader.load<float>(reader.at("w")) == values);
 }
+
+}  // namespace io_safetensors_test

@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+namespace io_safetensors_writer_test {
+
 using namespace io_test;
 using namespace slimtrim;
 
@@ -140,3 +142,5 @@ TEST_CASE("rewriting a file of the reference library gives the same bytes") {
   writer.finish();
   CHECK(get(folder / "copy") == get(path));
 }
+
+}  // namespace io_safetensors_writer_test

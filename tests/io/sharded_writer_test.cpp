@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+namespace io_sharded_writer_test {
+
 using namespace io_test;
 using namespace slimtrim;
 namespace fs = std::filesystem;
@@ -118,3 +120,5 @@ TEST_CASE("incomplete, double and unknown tensors are refused") {
   CHECK_THROWS_AS(sharded_writer(other, twice, {.most_shard_bytes = 20}), error);
   CHECK_THROWS_AS(sharded_writer(other, plan_of({index_t{1} << 60})), system_failure);
 }
+
+}  // namespace io_sharded_writer_test

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+namespace io_tokenizer_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -177,3 +179,5 @@ TEST_CASE("a file that is missing, a folder or a git-LFS pointer is refused") {
   CHECK_THROWS_AS((void)tokenizer::from_json("version https://git-lfs.github.com/spec/v1\n"), input_error);
   CHECK_THROWS_AS((void)tokenizer::from_json(""), input_error);
 }
+
+}  // namespace io_tokenizer_test

@@ -10,6 +10,8 @@
 #include <numeric>
 #include <vector>
 
+namespace linalg_assignment_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -76,3 +78,5 @@ TEST_CASE("edges: empty, one, all equal, more rows than columns, NaN") {
   CHECK_THROWS_AS(solve({1, 2}, 2, 1), error);
   CHECK_THROWS_AS(solve({std::nan("")}, 1, 1), numeric_error);
 }
+
+}  // namespace linalg_assignment_test

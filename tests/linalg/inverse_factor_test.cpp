@@ -10,6 +10,8 @@
 #include <cstring>
 #include <limits>
 
+namespace linalg_inverse_factor_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -59,3 +61,5 @@ TEST_CASE("what is not positive definite is refused; any number of threads gives
   H(3, 3) = std::numeric_limits<float>::quiet_NaN();
   CHECK_FALSE(inverse_factor_single(eigen_backend{}, as_const(H.view()), R.view()));
 }
+
+}  // namespace linalg_inverse_factor_test

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <cstring>
 
+namespace linalg_product_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -81,3 +83,5 @@ TEST_CASE("a backend's own product is taken") {
   product(backend, X.view(), weight_view(W.view()), Y.view());
   CHECK(calls == 1);
 }
+
+}  // namespace linalg_product_test

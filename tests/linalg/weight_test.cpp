@@ -4,6 +4,8 @@
 
 #include <vector>
 
+namespace linalg_weight_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -108,3 +110,5 @@ TEST_CASE("a weight in a backend's own layout can still be read as rows of float
   auto const dense = expand(weight_view(prepared));
   for (index_t i = 0; i < 12; ++i) CHECK(dense.view().data[i] == static_cast<float>(i));
 }
+
+}  // namespace linalg_weight_test

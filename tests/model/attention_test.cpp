@@ -12,6 +12,8 @@
 #include <cstring>
 #include <vector>
 
+namespace model_attention_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -112,3 +114,5 @@ TEST_CASE("extents are checked") {
   CHECK_THROWS_AS(causal_attention(b, {2, 2, 4}, q.view(), k.view(), v.view(), 0, z.view()), error);
   CHECK_THROWS_AS(causal_attention(b, {3, 1, 4}, q.view(), k.view(), v.view(), 0, z.view()), error);
 }
+
+}  // namespace model_attention_test

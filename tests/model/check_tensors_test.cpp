@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+namespace model_check_tensors_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -124,3 +126,5 @@ TEST_CASE("a huge declared model fails at its first missing tensor") {
   CHECK(refusal(read_model_config(config, "config.json"), {}) ==
         "m: tensor 'model.embed_tokens.weight' (embedding): expected by config.json, not found");
 }
+
+}  // namespace model_check_tensors_test

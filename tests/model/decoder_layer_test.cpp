@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+namespace model_decoder_layer_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -77,3 +79,5 @@ TEST_CASE("every part comes from its role; absent parts are not asked for") {
   ends = load_ends(config, source);
   CHECK(told(ends.head) == expected(module_role::embedding, 0));
 }
+
+}  // namespace model_decoder_layer_test

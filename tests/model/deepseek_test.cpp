@@ -7,6 +7,8 @@
 
 #include <doctest/doctest.h>
 
+namespace model_deepseek_test {
+
 using namespace slimtrim_tests;
 
 namespace {
@@ -78,3 +80,5 @@ TEST_CASE("tiny DeepSeek-MoE: logits and routing") {
                        golden.at("weights")[l + 1][t][slot].get<double>()) < 1e-5);
       }
 }
+
+}  // namespace model_deepseek_test

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <limits>
 
+namespace model_elementwise_test {
+
 using namespace slimtrim;
 
 TEST_CASE("exp_float is within 3e-7 of exp, never zero or infinite, and keeps NaN") {
@@ -68,3 +70,5 @@ TEST_CASE("a backend's own silu_multiply is taken") {
   silu_multiply(backend, g.view(), u.view());
   CHECK(backend.calls == 1);
 }
+
+}  // namespace model_elementwise_test

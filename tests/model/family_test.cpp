@@ -5,6 +5,8 @@
 
 #include <doctest/doctest.h>
 
+namespace model_family_test {
+
 using namespace slimtrim;
 
 TEST_CASE("patterns are constants of the descriptor") {
@@ -21,3 +23,5 @@ TEST_CASE("every role has its own name") {
       CHECK(role_name(static_cast<module_role>(i)) != role_name(static_cast<module_role>(j)));
   }
 }
+
+}  // namespace model_family_test

@@ -6,6 +6,8 @@
 
 #include <cmath>
 
+namespace model_feed_forward_test {
+
 using namespace slimtrim;
 
 TEST_CASE("a SwiGLU of one neuron in closed form, and what the hook sees") {
@@ -40,3 +42,5 @@ TEST_CASE("a SwiGLU of one neuron in closed form, and what the hook sees") {
     CHECK(static_cast<double>(Y(t, 1)) == doctest::Approx(-hidden));
   }
 }
+
+}  // namespace model_feed_forward_test

@@ -6,6 +6,8 @@
 
 #include <cstring>
 
+namespace model_forward_test {
+
 using namespace slimtrim_tests;
 
 TEST_CASE("any executor gives the same bits; the reference backend the same numbers") {
@@ -112,3 +114,5 @@ TEST_CASE("tied embeddings serve as the head") {
   model const m = small_model(config);
   CHECK(m.ends.head.storage == m.ends.embedding.storage);
 }
+
+}  // namespace model_forward_test

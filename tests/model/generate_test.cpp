@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+namespace model_generate_test {
+
 using namespace slimtrim_tests;
 
 TEST_CASE("greedy generation is the argmax of the full forward pass, token by token") {
@@ -73,3 +75,5 @@ TEST_CASE("stop tokens, callbacks and lengths") {
   CHECK_THROWS_WITH_AS(static_cast<void>(generate(backend, m, {40}, {.length = 1}, work)),
                        "embed: token 0: expected an id below 40, found 40", error);
 }
+
+}  // namespace model_generate_test

@@ -9,6 +9,8 @@
 
 #include <array>
 
+namespace model_golden_test {
+
 using namespace slimtrim_tests;
 
 namespace {
@@ -172,3 +174,5 @@ TEST_CASE("input64: the router's choices are exact, its weights within tolerance
     }
   }
 }
+
+}  // namespace model_golden_test

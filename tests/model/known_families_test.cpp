@@ -5,6 +5,8 @@
 #include <set>
 #include <string>
 
+namespace model_known_families_test {
+
 using namespace slimtrim;
 
 TEST_CASE("families are found by model_type") {
@@ -33,3 +35,5 @@ TEST_CASE("every descriptor is complete") {
     CHECK((each->pattern(module_role::router_bias).empty() || each->routing.selection_bias));
   }
 }
+
+}  // namespace model_known_families_test

@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+namespace model_kv_cache_test {
+
 using namespace slimtrim_tests;
 
 TEST_CASE("decoding with a cache equals the full forward pass") {
@@ -73,3 +75,5 @@ TEST_CASE("a full cache is an error, truncation makes room") {
   CHECK_THROWS_AS(kv_cache(m.config, -1), error);
   CHECK_THROWS_AS(cache.advance(1), error);
 }
+
+}  // namespace model_kv_cache_test

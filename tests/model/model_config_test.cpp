@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+namespace model_model_config_test {
+
 using namespace slimtrim;
 
 TEST_CASE("layers answer by index, rules take the layer's top_k") {
@@ -19,3 +21,5 @@ TEST_CASE("layers answer by index, rules take the layer's top_k") {
   CHECK(m.layer(0).original_expert(1) == 1);
   CHECK(m.layer(1).original_expert(1) == 3);
 }
+
+}  // namespace model_model_config_test

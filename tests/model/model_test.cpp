@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+namespace model_model_test {
+
 using namespace slimtrim_tests;
 
 TEST_CASE("streaming layer by layer equals the resident model") {
@@ -53,3 +55,5 @@ TEST_CASE("a progress callback may interrupt") {
                                 }),
                   interrupted);
 }
+
+}  // namespace model_model_test

@@ -6,6 +6,8 @@
 
 #include <set>
 
+namespace model_module_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -101,3 +103,5 @@ TEST_CASE("the modules of a model, their shapes, and membership") {
   tied.tied_embeddings = true;
   CHECK_FALSE(has_module(tied, {module_role::head, 0, 0}));
 }
+
+}  // namespace model_module_test

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <numeric>
 
+namespace model_moe_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -211,3 +213,5 @@ TEST_CASE("inconsistent weights are refused") {
   X(0, 0) = std::nanf("");
   CHECK_THROWS_AS(moe_layer(eigen_backend(), poisoned, 0, X.view(), Y.view(), work), numeric_error);
 }
+
+}  // namespace model_moe_test

@@ -4,6 +4,8 @@
 
 #include <type_traits>
 
+namespace model_observer_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -34,3 +36,5 @@ TEST_CASE("only the hooks that an observer has are called") {
   run(no_observer{});
   static_assert(std::is_empty_v<no_observer>);
 }
+
+}  // namespace model_observer_test

@@ -9,6 +9,8 @@
 #include <array>
 #include <cstring>
 
+namespace model_perplexity_test {
+
 using namespace slimtrim_tests;
 
 namespace {
@@ -195,3 +197,5 @@ TEST_CASE("quantised experts run packed through the same forward pass") {
     check(run->finish(rounded, states, 0), golden.at("w" + std::to_string(bits) + "g128_experts"));
   }
 }
+
+}  // namespace model_perplexity_test

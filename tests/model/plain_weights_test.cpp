@@ -10,6 +10,8 @@
 #include <cstring>
 #include <fstream>
 
+namespace model_plain_weights_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -85,3 +87,5 @@ TEST_CASE("values of all three types, also at addresses that the type cannot hav
   CHECK_FALSE(source.has({module_role::shared_up, 0, 0}));
   CHECK_THROWS_AS(static_cast<void>(source.matrix({module_role::gate, 0, 2})), input_error);
 }
+
+}  // namespace model_plain_weights_test

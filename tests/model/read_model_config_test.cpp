@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+namespace model_read_model_config_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -191,3 +193,5 @@ TEST_CASE("unknown families are refused with the known ones") {
         "config.json: field 'model_type': expected one of mixtral, deepseek, found 'gpt2\\x0a'");
   CHECK(contains(refusal_with(mixtral(), "model_type", 3), "model_type"));
 }
+
+}  // namespace model_read_model_config_test

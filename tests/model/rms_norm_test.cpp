@@ -9,6 +9,8 @@
 
 #include <vector>
 
+namespace model_rms_norm_test {
+
 using namespace slimtrim;
 
 TEST_CASE("rows are scaled to weight times unit root mean square") {
@@ -44,3 +46,5 @@ TEST_CASE("a zero row stays zero, large rows do not overflow, in place works") {
   }
   CHECK_THROWS_AS(rms_norm(backend, columns(x.view(), 0, 3), w, 1e-6, columns(x.view(), 0, 3)), error);
 }
+
+}  // namespace model_rms_norm_test

@@ -9,6 +9,8 @@
 #include <complex>
 #include <vector>
 
+namespace model_rope_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -73,3 +75,5 @@ TEST_CASE("bad shapes are refused") {
   CHECK_THROWS_AS(table.rotate(nullptr, x.view()), error);
   CHECK_THROWS_AS(table.rotate(nullptr, odd.view()), error);
 }
+
+}  // namespace model_rope_test

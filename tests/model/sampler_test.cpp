@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+namespace model_sampler_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -71,3 +73,5 @@ TEST_CASE("bad options and NaN are refused, -infinity is never drawn") {
   for (std::uint64_t i = 0; i < 100; ++i)
     CHECK(draw(view({-std::numeric_limits<float>::infinity(), 0}), 0, i) == 1);
 }
+
+}  // namespace model_sampler_test

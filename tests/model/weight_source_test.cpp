@@ -4,6 +4,8 @@
 
 #include <memory>
 
+namespace model_weight_source_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -23,3 +25,5 @@ TEST_CASE("a source needs three members; release is optional") {
   CHECK(source->matrix({module_role::query, 0, 0}).columns() == 3);
   CHECK(source->vector({module_role::final_norm, 0, 0}).size() == 2);
 }
+
+}  // namespace model_weight_source_test

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+namespace model_workspace_test {
+
 using namespace slimtrim;
 
 TEST_CASE("scratch grows, is kept, and is shaped anew") {
@@ -16,3 +18,5 @@ TEST_CASE("scratch grows, is kept, and is shaped anew") {
   CHECK(scratch.shape(200, 1).data == large.data);
   CHECK(scratch.shape(0, 5).empty());
 }
+
+}  // namespace model_workspace_test

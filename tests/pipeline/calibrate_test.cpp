@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_calibrate_test {
+
 using namespace slimtrim;
 using namespace pipeline_tests;
 
@@ -116,3 +118,5 @@ TEST_CASE("progress") {
   options.progress = [](progress const&) { throw interrupted(); };
   CHECK_THROWS_AS(static_cast<void>(calibrate_model(bundled(), train_windows(1, 8), 1, options)), interrupted);
 }
+
+}  // namespace pipeline_calibrate_test

@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_calibrated_pass_test {
+
 using namespace slimtrim;
 using namespace pipeline_tests;
 
@@ -39,7 +41,7 @@ collected collect(opened_model const& model, plan const& p, token_windows const&
         CHECK(values.extent(1) == m.columns);
         for (index_t i = 0; i < m.rows; ++i)
           for (index_t j = 0; j < m.columns; ++j) result.finite = result.finite && std::isfinite(values(i, j));
-        result.bytes[m.stem].assign(reinterpret_cast<char const*>(values.data()), static_cast<std::size_t>(4 * m.rows * m.columns));
+        result.bytes[m.stem].assign(reinterpret_cast<char const*>(values.view().data), static_cast<std::size_t>(4 * m.rows * m.columns));
         result.order.push_back(m.stem);
         result.layers.push_back(m.to.layer);
       },
@@ -166,3 +168,5 @@ TEST_CASE("a weight that is not a number is named") {
   opened_model const bad = open_model(folder.path() / "bad");
   CHECK(has(message_of<input_error>([&] { static_cast<void>(collect(bad, slim_plan(bad.config, "gptq:4g16"), train_windows(2, 8))); }), "tensor '" + name + "'"));
 }
+
+}  // namespace pipeline_calibrated_pass_test

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_compress_test {
+
 using namespace slimtrim;
 using namespace pipeline_tests;
 
@@ -207,3 +209,5 @@ TEST_CASE("failures leave nothing") {
   CHECK_THROWS_AS(compress_model(bad, keep_everything(bad.config), folder.path() / "bad" / "inside"), error);
   CHECK_FALSE(std::filesystem::exists(folder.path() / "bad" / "inside"));
 }
+
+}  // namespace pipeline_compress_test

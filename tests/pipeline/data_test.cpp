@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_data_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -126,3 +128,5 @@ TEST_CASE("refusals name the option or the file") {
   CHECK(refusal<input_error>(folder.path().string(), {}).find("found a folder") != std::string::npos);
   CHECK(refusal<input_error>(folder.write("c4.json.gz", "x"), {}).find("another format") != std::string::npos);
 }
+
+}  // namespace pipeline_data_test

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_decide_test {
+
 using namespace slimtrim;
 using namespace pipeline_tests;
 
@@ -151,3 +153,5 @@ TEST_CASE("random is what the seed says; protected and listed layers") {
   CHECK(differs);
   CHECK(decide_plan("expert_drop:4/8@random", bare, {.seed = 1}).layers == decide_plan("expert_drop:4/8@random", bare, {.seed = 1}).layers);
 }
+
+}  // namespace pipeline_decide_test

@@ -12,6 +12,8 @@
 #include <limits>
 #include <string>
 
+namespace pipeline_evaluate_test {
+
 using namespace slimtrim;
 using namespace pipeline_tests;
 
@@ -110,3 +112,5 @@ TEST_CASE("overflow is an error, a thrown progress callback passes through") {
   options.progress = [](progress const&) { throw interrupted(); };
   CHECK_THROWS_AS(static_cast<void>(evaluate_model(bundled(), nullptr, windows, 1, options)), interrupted);
 }
+
+}  // namespace pipeline_evaluate_test

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_fingerprint_test {
+
 using namespace slimtrim;
 
 TEST_CASE("the empty content has the hash that XXH3-128 defines") {
@@ -30,3 +32,5 @@ TEST_CASE("integers are hashed as their bytes") {
   builder.add(std::span(ids));
   CHECK(builder.text() == fingerprint_of(std::as_bytes(std::span(ids))));
 }
+
+}  // namespace pipeline_fingerprint_test

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_inspect_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -110,3 +112,5 @@ TEST_CASE("packed, constant, dropped and unknown parts") {
   CHECK(json["layers_detail"][1]["attention"] == false);
   CHECK(json["layers_detail"][1]["original_experts"] == ordered_json({1}));
 }
+
+}  // namespace pipeline_inspect_test

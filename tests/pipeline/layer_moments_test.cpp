@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <vector>
 
+namespace pipeline_layer_moments_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -189,3 +191,5 @@ TEST_CASE("a fit finds what is lacking, and leaves the weight alone when held-ou
   split_moments none(4, 3);
   CHECK_FALSE(fit_split(backend, none, weight.view(), {}).changed);
 }
+
+}  // namespace pipeline_layer_moments_test

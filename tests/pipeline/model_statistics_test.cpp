@@ -9,6 +9,8 @@
 
 #include <string>
 
+namespace pipeline_model_statistics_test {
+
 using namespace slimtrim;
 using namespace pipeline_tests;
 
@@ -70,3 +72,5 @@ TEST_CASE("fingerprints name a checkpoint's content") {
   poke(folder.path() / "b", "model.norm.weight", 3, 0x3f81);
   CHECK(fingerprint_of(checkpoint::open(folder.path() / "b")) != a);
 }
+
+}  // namespace pipeline_model_statistics_test

@@ -9,6 +9,8 @@
 #include <functional>
 #include <string>
 
+namespace pipeline_open_model_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -77,3 +79,5 @@ TEST_CASE("folders that are no model") {
   CHECK_THROWS_AS(static_cast<void>(open_model(folder.path() / "none")), error);
   CHECK_THROWS_AS(static_cast<void>(open_model(folder.path())), error);
 }
+
+}  // namespace pipeline_open_model_test

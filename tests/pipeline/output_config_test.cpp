@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_output_config_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -177,3 +179,5 @@ TEST_CASE("who loads the result") {
   config.layers[0].feed_forward = feed_forward_kind::none;
   CHECK(joined(loading_notes(config, "", 8)).find("stock transformers, vLLM and llama.cpp do not") != std::string::npos);
 }
+
+}  // namespace pipeline_output_config_test

@@ -15,6 +15,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_output_modules_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -159,3 +161,5 @@ TEST_CASE("slimming a weight that is packed already is refused") {
     CHECK(std::string(e.what()).find("tensor 'model.layers.0.self_attn.q_proj.weight_packed': is packed already") != std::string::npos);
   }
 }
+
+}  // namespace pipeline_output_modules_test

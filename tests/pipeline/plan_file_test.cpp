@@ -8,6 +8,8 @@
 #include <functional>
 #include <string>
 
+namespace pipeline_plan_file_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -82,3 +84,5 @@ TEST_CASE("each broken field is refused by name") {
   CHECK(refusal([](ordered_json& d) { d["slimming"][0] = "[[step]]\nmethod = \"shrink:3\"\n"; }) != "accepted");
   CHECK(refusal([](ordered_json& d) { d["slimming"][0] = "not toml ["; }).find("plan.json") != std::string::npos);
 }
+
+}  // namespace pipeline_plan_file_test

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_plan_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -139,3 +141,5 @@ TEST_CASE("dense layers and shared experts") {
   p.layer(0).experts = {0};
   CHECK(has(refusal(p, config), "layers[0].experts"));
 }
+
+}  // namespace pipeline_plan_test

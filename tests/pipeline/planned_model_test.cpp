@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <vector>
 
+namespace pipeline_planned_model_test {
+
 using namespace slimtrim;
 using namespace pipeline_tests;
 
@@ -72,3 +74,5 @@ TEST_CASE("modules by their new numbers") {
   CHECK(seen.config.layer_count() == 7);
   CHECK(bundled().config.layer_count() == 8);
 }
+
+}  // namespace pipeline_planned_model_test

@@ -10,6 +10,8 @@
 
 #include <string>
 
+namespace pipeline_price_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -61,3 +63,5 @@ TEST_CASE("impossible plans are refused as compress refuses them") {
   p.layers.clear();
   CHECK_THROWS_AS((void)price(model, p), input_error);
 }
+
+}  // namespace pipeline_price_test

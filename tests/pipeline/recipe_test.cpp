@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_recipe_test {
+
 using namespace slimtrim;
 
 TEST_CASE("every method is of one kind") {
@@ -108,3 +110,5 @@ TEST_CASE("a recipe is one line when one line can say it") {
         "[[step]]\nmethod = \"gptq:3g128\"\ntargets = [\"experts\", \"a\\\"b*\"]\nlayers = [1, 2]\n");
   CHECK(to_string(recipe{}).empty());
 }
+
+}  // namespace pipeline_recipe_test

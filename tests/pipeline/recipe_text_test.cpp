@@ -5,6 +5,8 @@
 
 #include <string>
 
+namespace pipeline_recipe_text_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -108,3 +110,5 @@ TEST_CASE("what cannot be understood is named with its step") {
         "expert_merge:6/8@global_average", "neuron_drop:8@reap", "@", "layer_drop:8@global_cosine"})
     CHECK_MESSAGE(refusal(text) != "accepted", text);
 }
+
+}  // namespace pipeline_recipe_text_test

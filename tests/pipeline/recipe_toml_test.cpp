@@ -7,6 +7,8 @@
 #include <fstream>
 #include <string>
 
+namespace pipeline_recipe_toml_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -97,3 +99,5 @@ TEST_CASE("--recipe takes a name, a line or a file") {
   CHECK(load_recipe(path.string()).steps.size() == 1);
   std::filesystem::remove(path);
 }
+
+}  // namespace pipeline_recipe_toml_test

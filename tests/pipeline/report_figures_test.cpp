@@ -6,6 +6,8 @@
 #include <limits>
 #include <string>
 
+namespace pipeline_report_figures_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -81,3 +83,5 @@ TEST_CASE("size against damage: a labelled dot a model, positions inside") {
   CHECK(count(svg, "<circle cx=\"490\" cy=\"296\"") == 1);
   CHECK(svg_of(std::vector<plotted_model>{}, "empty").find("nan") == std::string::npos);
 }
+
+}  // namespace pipeline_report_figures_test

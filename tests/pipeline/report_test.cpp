@@ -8,6 +8,8 @@
 #include <cmath>
 #include <string>
 
+namespace pipeline_report_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -135,3 +137,5 @@ TEST_CASE("documents that no command writes are refused") {
     CHECK_THROWS_AS(static_cast<void>(report_html(documents, "")), input_error);
   }
 }
+
+}  // namespace pipeline_report_test

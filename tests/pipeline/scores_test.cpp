@@ -5,6 +5,8 @@
 #include <array>
 #include <cmath>
 
+namespace pipeline_scores_test {
+
 using namespace slimtrim;
 
 TEST_CASE("uniform logits cost log V a token, and a base compared with itself diverges by nothing") {
@@ -54,3 +56,5 @@ TEST_CASE("percentiles are nearest ranks") {
   CHECK(percentile({4, 1, 3, 2}, 0.0) == 1.0);
   CHECK(percentile({}, 0.5) == 0.0);
 }
+
+}  // namespace pipeline_scores_test

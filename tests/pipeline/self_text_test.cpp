@@ -10,6 +10,8 @@
 #include <memory>
 #include <vector>
 
+namespace pipeline_self_text_test {
+
 using namespace slimtrim;
 
 TEST_CASE("self text of the bundled model") {
@@ -32,3 +34,5 @@ TEST_CASE("self text of the bundled model") {
   for (std::size_t w = 0; w < 18; ++w) (text[6 * w] < 1024 ? low : high) = true;
   CHECK((low && high));
 }
+
+}  // namespace pipeline_self_text_test

@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_slim_matrix_test {
+
 using namespace slimtrim;
 using namespace pipeline_tests;
 
@@ -229,3 +231,5 @@ TEST_CASE("tensors as they are written") {
     CHECK(wrong == 0);
   }
 }
+
+}  // namespace pipeline_slim_matrix_test

@@ -9,6 +9,8 @@
 
 #include <string>
 
+namespace pipeline_statistics_file_test {
+
 using namespace slimtrim;
 using namespace pipeline_tests;
 
@@ -73,3 +75,5 @@ TEST_CASE("strange files are refused by name") {
   other.layers[2].experts = 4;
   CHECK(has(refusal(good, other), "tensor 'layers.2."));
 }
+
+}  // namespace pipeline_statistics_file_test

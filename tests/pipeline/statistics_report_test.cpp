@@ -8,6 +8,8 @@
 #include <limits>
 #include <string>
 
+namespace pipeline_statistics_report_test {
+
 using namespace slimtrim;
 
 TEST_CASE("layers with and without experts") {
@@ -42,3 +44,5 @@ TEST_CASE("what is not finite becomes null") {
       detail::score_list({1.5, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()});
   CHECK(list == ordered_json({1.5, nullptr, nullptr}));
 }
+
+}  // namespace pipeline_statistics_report_test

@@ -9,6 +9,8 @@
 
 #include <string>
 
+namespace pipeline_statistics_shape_test {
+
 using namespace slimtrim;
 
 TEST_CASE("layers, experts and widths come back") {
@@ -57,3 +59,5 @@ TEST_CASE("other files are refused") {
   CHECK_THROWS_AS((void)statistics_shape(folder.write("c", "text")), input_error);
   CHECK_THROWS_AS((void)statistics_shape(folder.path() / "absent"), input_error);
 }
+
+}  // namespace pipeline_statistics_shape_test

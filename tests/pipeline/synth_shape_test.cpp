@@ -5,6 +5,8 @@
 
 #include <string>
 
+namespace pipeline_synth_shape_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -63,3 +65,5 @@ TEST_CASE("refusals name the option") {
   CHECK(refusal({.family = "deepseek", .shared_experts = -1}) != "accepted");
   CHECK(refusal({.hidden = -64}) != "accepted");
 }
+
+}  // namespace pipeline_synth_shape_test

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_synth_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -123,3 +125,5 @@ TEST_CASE("refusals leave nothing behind") {
   synthesize(folder.path() / "m", options);
   CHECK_THROWS_AS(synthesize(folder.path() / "m", options), input_error);
 }
+
+}  // namespace pipeline_synth_test

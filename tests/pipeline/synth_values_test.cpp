@@ -8,6 +8,8 @@
 #include <cmath>
 #include <vector>
 
+namespace pipeline_synth_values_test {
+
 using namespace slimtrim;
 
 TEST_CASE("pieces equal the whole") {
@@ -52,3 +54,5 @@ TEST_CASE("seed and name make different values") {
   for (std::size_t i = 0; i < 64; ++i) same += (a[i].bits == b[i].bits) + (a[i].bits == c[i].bits);
   CHECK(same < 16);
 }
+
+}  // namespace pipeline_synth_values_test

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_targets_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -107,3 +109,5 @@ TEST_CASE("layers and recover") {
   CHECK_FALSE(is_target(recover, mixtral, {module_role::query, 0}));
   CHECK_FALSE(is_target(recover, mixtral, {module_role::gate, 0, 1}));
 }
+
+}  // namespace pipeline_targets_test

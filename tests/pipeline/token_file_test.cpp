@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_token_file_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -96,3 +98,5 @@ TEST_CASE_FIXTURE(fixture, "messages name file and position") {
         (folder.path() / "v.u16").string() + ": id at position 1: expected below 100 (the vocabulary), found 100");
   CHECK(refusal("o.u16", "abc") == (folder.path() / "o.u16").string() + ": expected a multiple of 2 bytes, found 3");
 }
+
+}  // namespace pipeline_token_file_test

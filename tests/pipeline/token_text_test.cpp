@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+namespace pipeline_token_text_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -86,3 +88,5 @@ TEST_CASE("lines longer than one read") {
   CHECK(lines.number() == 4);
   CHECK_FALSE(lines.next(line));
 }
+
+}  // namespace pipeline_token_text_test

@@ -9,6 +9,8 @@
 
 #include <vector>
 
+namespace pipeline_window_streams_test {
+
 using namespace slimtrim;
 using namespace pipeline_tests;
 
@@ -86,3 +88,5 @@ TEST_CASE("workspaces go back to their pool") {
   auto const b = pool.take();
   CHECK((&*a == first || &*b == first));
 }
+
+}  // namespace pipeline_window_streams_test

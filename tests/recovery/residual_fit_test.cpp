@@ -11,6 +11,8 @@
 #include <limits>
 #include <vector>
 
+namespace recovery_residual_fit_test {
+
 using namespace slimtrim;
 using namespace slimtrim_test;
 
@@ -223,3 +225,5 @@ TEST_CASE("an expert without tokens stays, the residual is kept up to date, thre
   a.experts[0].token_of[0] = 1000;
   CHECK_THROWS_AS((void)residual_fit_experts(eigen_backend{}, a.experts, a.residual.view()), error);
 }
+
+}  // namespace recovery_residual_fit_test

@@ -5,6 +5,8 @@
 
 #include <vector>
 
+namespace router_dispatch_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -41,3 +43,5 @@ TEST_CASE("no tokens; a wrong index; storage is reused") {
   group_by_expert(matrix_view<std::int32_t const>(one.data(), 1, 1), 2, d);
   CHECK(list(d.tokens_of(1)) == ints{0});
 }
+
+}  // namespace router_dispatch_test

@@ -13,6 +13,8 @@
 #include <limits>
 #include <vector>
 
+namespace router_route_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -187,3 +189,5 @@ TEST_CASE("no tokens, and the same bits on any executor") {
   CHECK(a.weights == b.weights);
   CHECK(a.probabilities == b.probabilities);
 }
+
+}  // namespace router_route_test

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+namespace router_routing_rule_test {
+
 using namespace slimtrim;
 
 TEST_CASE("a rule that cannot route is refused by the field that is wrong") {
@@ -14,3 +16,5 @@ TEST_CASE("a rule that cannot route is refused by the field that is wrong") {
   CHECK_THROWS_WITH_AS(check_routing_rule({.groups = 4, .groups_kept = 5}, 8),
                        "routing_rule: groups_kept: expected 1 .. groups", error);
 }
+
+}  // namespace router_routing_rule_test

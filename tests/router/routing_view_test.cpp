@@ -4,6 +4,8 @@
 
 #include <vector>
 
+namespace router_routing_view_test {
+
 using namespace slimtrim;
 
 TEST_CASE("raw gates are the scores of the selected, unused slots count nothing") {
@@ -18,3 +20,5 @@ TEST_CASE("raw gates are the scores of the selected, unused slots count nothing"
   CHECK_NOTHROW(check_routing_view(r, 3));
   CHECK_THROWS_AS(check_routing_view(r, 2), error);
 }
+
+}  // namespace router_routing_view_test

@@ -5,6 +5,8 @@
 
 #include <vector>
 
+namespace similarity_angular_test {
+
 using namespace slimtrim;
 
 TEST_CASE("angular distance at known angles") {
@@ -16,3 +18,5 @@ TEST_CASE("angular distance at known angles") {
   CHECK(angular_distance(reference_backend{}, x, diagonal) == doctest::Approx(0.25));
   CHECK(angular_distance(reference_backend{}, x, zero) == doctest::Approx(0.5));
 }
+
+}  // namespace similarity_angular_test

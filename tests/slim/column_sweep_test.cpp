@@ -8,6 +8,8 @@
 #include <slim/support.hpp>
 #include <slim/textbook.hpp>
 
+namespace slim_column_sweep_test {
+
 using namespace slimtrim;
 using namespace slimtrim_test;
 
@@ -67,3 +69,5 @@ TEST_CASE("a sweep equals the textbook, column by column, for every block size")
     CHECK(different <= n * c / 50);
   }
 }
+
+}  // namespace slim_column_sweep_test

@@ -8,6 +8,8 @@
 
 #include <limits>
 
+namespace slim_hessian_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -127,3 +129,5 @@ TEST_CASE("an under-fed expert borrows from the pool, then keeps the diagonal, t
   own.fill(0.0F);
   CHECK(shrink_hessian(backend, own.view(), 0, {}, 0) == hessian_source::none);
 }
+
+}  // namespace slim_hessian_test

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+namespace static_layering_test {
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -156,3 +158,5 @@ TEST_CASE("the rules refuse what they should") {
   CHECK(parsed[0].target == "a/b.hpp");
   CHECK_FALSE(parsed[1].bracketed);
 }
+
+}  // namespace static_layering_test

@@ -6,6 +6,10 @@
 void (*address_seen_by_unit_a())();
 void (*address_seen_by_unit_b())();
 
+namespace static_odr_test {
+
 TEST_CASE("an inline function has one address in all translation units") {
   CHECK((address_seen_by_unit_a() == address_seen_by_unit_b()));
 }
+
+}  // namespace static_odr_test

@@ -6,6 +6,8 @@
 
 #include <vector>
 
+namespace statistics_block_similarity_test {
+
 using namespace slimtrim;
 
 TEST_CASE("around(first, count) compares what enters the run with what leaves it") {
@@ -24,3 +26,5 @@ TEST_CASE("around(first, count) compares what enters the run with what leaves it
   CHECK_THROWS_AS(s.around(2, 2), error);
   CHECK_THROWS_AS(s.add(reference_backend{}, std::span(streams).first(3)), error);
 }
+
+}  // namespace statistics_block_similarity_test

@@ -6,6 +6,8 @@
 #include <limits>
 #include <vector>
 
+namespace statistics_exact_array_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -77,3 +79,5 @@ TEST_CASE("a NaN is reported with the name of the quantity") {
   a.largest.raise_to(0, std::numeric_limits<double>::quiet_NaN());
   CHECK_THROWS_WITH_AS(a.commit_window(), "toy.largest: expected a finite contribution", numeric_error);
 }
+
+}  // namespace statistics_exact_array_test

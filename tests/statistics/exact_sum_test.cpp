@@ -7,6 +7,8 @@
 #include <cmath>
 #include <limits>
 
+namespace statistics_exact_sum_test {
+
 using namespace slimtrim;
 
 TEST_CASE("to_fixed rounds to nearest, ties to even") {
@@ -57,3 +59,5 @@ TEST_CASE("sums are the same in any order and partition") {
   exact_sum other(80);
   CHECK_THROWS_AS(other.merge(left), error);
 }
+
+}  // namespace statistics_exact_sum_test

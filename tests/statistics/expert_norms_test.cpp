@@ -6,6 +6,8 @@
 
 #include <vector>
 
+namespace statistics_expert_norms_test {
+
 using namespace slimtrim;
 
 TEST_CASE("two tokens, two experts, by hand") {
@@ -53,3 +55,5 @@ TEST_CASE("positions outside the window and wrong lengths are refused") {
   CHECK_THROWS_AS(s.add_outputs(reference_backend{}, 0, {}, {}, view), error);
   CHECK_NOTHROW(s.add_outputs(reference_backend{}, 0, {}, {}, matrix_view<float const>(nullptr, 0, 2)));
 }
+
+}  // namespace statistics_expert_norms_test

@@ -6,6 +6,8 @@
 
 #include <vector>
 
+namespace statistics_expert_outputs_test {
+
 using namespace slimtrim;
 
 TEST_CASE("mean and variance by hand; an expert without tokens is zero") {
@@ -21,3 +23,5 @@ TEST_CASE("mean and variance by hand; an expert without tokens is zero") {
   CHECK_THROWS_AS(s.add(reference_backend{}, 2, matrix_view<float const>(f.data(), 2, 2)), error);
   CHECK_THROWS_AS(s.add(reference_backend{}, 0, matrix_view<float const>(f.data(), 1, 4)), error);
 }
+
+}  // namespace statistics_expert_outputs_test

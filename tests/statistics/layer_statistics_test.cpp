@@ -9,6 +9,8 @@
 
 #include <vector>
 
+namespace statistics_layer_statistics_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -74,3 +76,5 @@ TEST_CASE("layers with other tables do not merge") {
   layer_statistics const b({.experts = toy::experts});
   CHECK_THROWS_AS(a.merge(b), error);
 }
+
+}  // namespace statistics_layer_statistics_test

@@ -6,6 +6,8 @@
 
 #include <vector>
 
+namespace statistics_neuron_energies_test {
+
 using namespace slimtrim;
 
 TEST_CASE("energies by hand") {
@@ -20,3 +22,5 @@ TEST_CASE("energies by hand") {
   CHECK(s.weighted(1, 0) == 0);
   CHECK_THROWS_AS(s.add(reference_backend{}, 0, matrix_view<float const>(h.data(), 2, 2), {}), error);
 }
+
+}  // namespace statistics_neuron_energies_test

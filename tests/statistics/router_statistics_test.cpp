@@ -5,6 +5,8 @@
 
 #include <vector>
 
+namespace statistics_router_statistics_test {
+
 using namespace slimtrim;
 
 TEST_CASE("two tokens by hand") {
@@ -48,3 +50,5 @@ TEST_CASE("extents and indices are checked") {
   CHECK_THROWS_WITH_AS(s.add(routing), "routing_view: indices: expected experts below the number of experts", error);
   CHECK_THROWS_WITH_AS(five.add(routing), "routing_view: columns of probabilities: expected 5, found 4", error);
 }
+
+}  // namespace statistics_router_statistics_test

@@ -6,6 +6,8 @@
 
 #include <vector>
 
+namespace statistics_second_moments_test {
+
 using namespace slimtrim;
 
 TEST_CASE("moments by hand; strided input; a group without rows") {
@@ -21,3 +23,5 @@ TEST_CASE("moments by hand; strided input; a group without rows") {
   CHECK(s.mean_square(0, 0) == 0);
   s.visit([](exact_array const& array) { CHECK(array.name().rfind("moments.down.", 0) == 0); });
 }
+
+}  // namespace statistics_second_moments_test

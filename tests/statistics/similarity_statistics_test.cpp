@@ -6,6 +6,8 @@
 #include <cmath>
 #include <vector>
 
+namespace statistics_similarity_statistics_test {
+
 using namespace slimtrim;
 
 TEST_CASE("one token by hand, then a second one") {
@@ -42,3 +44,5 @@ TEST_CASE("no tokens: means are zero, not NaN") {
   CHECK(s.block() == 0);
   CHECK(s.residual_norm() == 0);
 }
+
+}  // namespace statistics_similarity_statistics_test

@@ -8,6 +8,8 @@
 #include <type_traits>
 #include <utility>
 
+namespace tensor_adapt_eigen_test {
+
 using namespace slimtrim;
 
 using row_matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -102,3 +104,5 @@ TEST_CASE("empty matrices keep their extents") {
   CHECK(as_matrix(m).extent(1) == 3);
   CHECK(as_matrix(m).empty());
 }
+
+}  // namespace tensor_adapt_eigen_test

@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+namespace tensor_adapt_xtensor_test {
+
 using namespace slimtrim;
 
 using matrix2 = xt::xtensor<float, 2>;
@@ -114,3 +116,5 @@ TEST_CASE("extents of one and of zero are kept") {
   CHECK(as_matrix(none).empty());
   CHECK(as_matrix(none).extent(1) == 3);
 }
+
+}  // namespace tensor_adapt_xtensor_test

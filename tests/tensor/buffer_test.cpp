@@ -6,6 +6,8 @@
 #include <type_traits>
 #include <utility>
 
+namespace tensor_buffer_test {
+
 using namespace slimtrim;
 
 static_assert(!std::is_copy_constructible_v<buffer<float>> && std::is_nothrow_move_constructible_v<buffer<float>>);
@@ -79,3 +81,5 @@ TEST_CASE("tensors without elements work") {
   CHECK(x.view().empty());
   CHECK(y.clone().extent(0) == 5);
 }
+
+}  // namespace tensor_buffer_test

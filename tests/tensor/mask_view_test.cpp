@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+namespace tensor_mask_view_test {
+
 using namespace slimtrim;
 
 static_assert(mask_view<space::device>::memory == space::device);
@@ -38,3 +40,5 @@ TEST_CASE("a masked weight is its value where kept and zero elsewhere, even over
   CHECK(w(1, 1) == 4.0F);
   CHECK(w.extent(1) == 2);
 }
+
+}  // namespace tensor_mask_view_test

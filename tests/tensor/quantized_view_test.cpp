@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+namespace tensor_quantized_view_test {
+
 using namespace slimtrim;
 
 static_assert(quantized_view<space::device>::memory == space::device);
@@ -96,3 +98,5 @@ TEST_CASE("a block may span rows") {
   CHECK(q(1, 0) == -16.0F);
   CHECK(q(1, 1) == 14.0F);
 }
+
+}  // namespace tensor_quantized_view_test

@@ -5,6 +5,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace tensor_subview_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -80,3 +82,5 @@ TEST_CASE("parts of device views stay device views and touch nothing") {
   static_assert(std::is_same_v<decltype(as_const(x)), matrix_view<float const, space::device>>);
   CHECK(transposed(x).extent(0) == 6);
 }
+
+}  // namespace tensor_subview_test

@@ -3,6 +3,8 @@
 
 #include <type_traits>
 
+namespace tensor_tensor_view_test {
+
 using namespace slimtrim;
 
 static_assert(std::is_trivially_copyable_v<tensor_view<float, 3>>);
@@ -67,3 +69,5 @@ TEST_CASE("a reading view sees what the writing view wrote") {
   CHECK(reading(1, 0) == 5);
   CHECK(reading.stride(0) == 2);
 }
+
+}  // namespace tensor_tensor_view_test

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <vector>
 
+namespace trim_block_drop_test {
+
 using namespace slimtrim;
 
 TEST_CASE("discrete: the most similar blocks") {
@@ -45,3 +47,5 @@ TEST_CASE("ties take the run that starts first") {
   CHECK(block_drop_consecutive([](index_t, index_t) { return .5; }, {.count = 2, .layers = 4}).dropped ==
         std::vector<index_t>{0, 1});
 }
+
+}  // namespace trim_block_drop_test

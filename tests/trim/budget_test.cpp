@@ -6,6 +6,8 @@
 #include <cmath>
 #include <vector>
 
+namespace trim_budget_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -69,3 +71,5 @@ TEST_CASE("impossible requests name the field") {
   CHECK_THROWS_AS(kept({{3, {1, std::nan("")}, {}, {}}}, {.keep = 1}), error);
   CHECK_THROWS_AS(kept({{3, {1, 2}, {0}, {}}}, {.keep = 1}), error);
 }
+
+}  // namespace trim_budget_test

@@ -3,6 +3,8 @@
 #define DOCTEST_CONFIG_VOID_CAST_EXPRESSIONS
 #include <doctest/doctest.h>
 
+namespace trim_expert_drop_test {
+
 using namespace slimtrim;
 
 TEST_CASE("the decision follows the scores and says whether it is uniform") {
@@ -25,3 +27,5 @@ TEST_CASE("a decision edited into nonsense is refused by layer and field") {
   CHECK_THROWS_AS(check_expert_drop({{{4, {0, 1, 2, 4}}}}, 8, 2, 2), error);
   CHECK_NOTHROW(check_expert_drop({{{4, {0, 1, 4, 7}}}}, 8, 2, 2));
 }
+
+}  // namespace trim_expert_drop_test

@@ -7,6 +7,8 @@
 
 #include <vector>
 
+namespace trim_expert_merge_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -72,3 +74,5 @@ TEST_CASE("the weighted average by hand, without alignment; an expert without a 
   CHECK(align_neurons(reference_backend{}, gateless, gateless) == std::vector<index_t>{0, 1, 2, 3, 4, 5, 6});
   CHECK_THROWS_AS(align_neurons(reference_backend{}, gateless, {{}, e.down.view(), e.down.view()}), error);
 }
+
+}  // namespace trim_expert_merge_test

@@ -6,6 +6,8 @@
 
 #include <vector>
 
+namespace trim_layer_drop_test {
+
 using namespace slimtrim;
 
 TEST_CASE("each criterion reads its own similarity") {
@@ -32,3 +34,5 @@ TEST_CASE("layer_drop takes MoE layers only because dense ones are no candidates
   CHECK(a[2].similarity == b[0].similarity);
   CHECK(a[0].similarity != random_candidates({1}, 8)[0].similarity);
 }
+
+}  // namespace trim_layer_drop_test

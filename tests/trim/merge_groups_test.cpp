@@ -9,6 +9,8 @@
 #include <numeric>
 #include <vector>
 
+namespace trim_merge_groups_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -86,3 +88,5 @@ TEST_CASE("hc_smoe joins the experts of like mean output and weighs them by freq
   CHECK(found[1].members == list{0, 2});
   CHECK(found[1].weights[0] == doctest::Approx(1. / 3));
 }
+
+}  // namespace trim_merge_groups_test

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <vector>
 
+namespace trim_neuron_drop_test {
+
 using namespace slimtrim;
 
 TEST_CASE("scores by hand: energy times the squared column norm") {
@@ -30,3 +32,5 @@ TEST_CASE("kept neurons ascend, ties keep the lower, impossible widths are refus
   CHECK_THROWS_WITH_AS(neuron_drop(s, 6), "neuron_drop: width: expected 1 .. 5, found 6", error);
   CHECK_THROWS_AS(neuron_drop(bad, 1), error);
 }
+
+}  // namespace trim_neuron_drop_test

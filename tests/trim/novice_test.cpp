@@ -6,6 +6,8 @@
 
 #include <vector>
 
+namespace trim_novice_test {
+
 using namespace slimtrim;
 
 TEST_CASE("the constant is the mean output; an expert without tokens becomes zero") {
@@ -23,3 +25,5 @@ TEST_CASE("the constant is the mean output; an expert without tokens becomes zer
   CHECK_THROWS_AS(replace_by_novices({7, {2}}, {0, 1, 3}, outputs), error);
   CHECK_THROWS_AS(replace_by_novices({7, {0}}, {0, 4}, outputs), error);
 }
+
+}  // namespace trim_novice_test

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <vector>
 
+namespace trim_select_layers_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -82,3 +84,5 @@ TEST_CASE("exhaustive search finds the optimum") {
   CHECK(select_exhaustively(five, {.count = 1}, damage).dropped == list{2});
   CHECK(select_exhaustively(five, {.count = 2, .protect_first = 2}, damage).dropped == list{2, 3});
 }
+
+}  // namespace trim_select_layers_test

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+namespace io_tokenizer_added_tokens_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -55,3 +57,5 @@ TEST_CASE("flags") {
   CHECK(sections({word}, "\u00e9 a\u00e9 \u00e9\u0301 _\u00e9 (\u00e9)") ==
         "<3>| a\u00e9 \u00e9\u0301 _\u00e9 (|<3>|)|");
 }
+
+}  // namespace io_tokenizer_added_tokens_test

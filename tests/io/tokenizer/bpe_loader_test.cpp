@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+namespace io_tokenizer_bpe_loader_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -63,3 +65,5 @@ TEST_CASE("models that are not BPE or contradict themselves are refused") {
   refuse(R"({"vocab": {"a": 0}, "merges": [["a", "a"]]})",
          "t.json: model.merges[0]: expected tokens of model.vocab, found \"aa\"");
 }
+
+}  // namespace io_tokenizer_bpe_loader_test

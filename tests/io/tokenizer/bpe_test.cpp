@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+namespace io_tokenizer_bpe_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -118,3 +120,5 @@ TEST_CASE("a word that is a token may ignore the merges") {
   build(true).encode_bytes("abc", work, out);
   CHECK(out == std::vector<token_id>{3, 2, 4, 4});
 }
+
+}  // namespace io_tokenizer_bpe_test

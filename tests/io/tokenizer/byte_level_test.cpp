@@ -5,6 +5,8 @@
 #include <set>
 #include <string>
 
+namespace io_tokenizer_byte_level_test {
+
 using namespace slimtrim;
 
 TEST_CASE("bytes and characters are one to one") {
@@ -36,3 +38,5 @@ TEST_CASE("any bytes come back, and other characters are kept") {
   append_byte_level_decoded(back, "\u0120a b");  // a space is no character of the alphabet
   CHECK(back == "kept" + bytes + "\u0120a b");
 }
+
+}  // namespace io_tokenizer_byte_level_test

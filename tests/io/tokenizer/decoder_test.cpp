@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+namespace io_tokenizer_decoder_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -58,3 +60,5 @@ TEST_CASE("what is unknown is refused by name") {
   CHECK_THROWS_AS((void)decoded(R"({"type": "Strip", "content": "", "start": 1, "stop": 0})", {}), input_error);
   CHECK_THROWS_AS((void)decoded(R"({"type": "Strip", "content": "a", "start": -1, "stop": 0})", {}), input_error);
 }
+
+}  // namespace io_tokenizer_decoder_test

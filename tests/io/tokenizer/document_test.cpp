@@ -4,6 +4,8 @@
 
 #include <string>
 
+namespace io_tokenizer_document_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -69,3 +71,5 @@ TEST_CASE("size, depth and number of values are limited") {
   std::string const deep = "{\"a\": " + std::string(100'000, '[');
   CHECK_THROWS_AS((void)read(deep), input_error);
 }
+
+}  // namespace io_tokenizer_document_test

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+namespace io_tokenizer_field_test {
+
 using namespace slimtrim;
 
 TEST_CASE("fields are read and named") {
@@ -33,3 +35,5 @@ TEST_CASE("fields are read and named") {
   CHECK_THROWS_WITH_AS((void)list.at(8).find("k"), "t.json: a.list[8]: expected an object, found an array",
                        input_error);
 }
+
+}  // namespace io_tokenizer_field_test

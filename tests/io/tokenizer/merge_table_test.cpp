@@ -5,6 +5,8 @@
 #include <map>
 #include <utility>
 
+namespace io_tokenizer_merge_table_test {
+
 using namespace slimtrim;
 
 TEST_CASE("an empty table merges nothing") {
@@ -33,3 +35,5 @@ TEST_CASE("rules are found by pair, in order, and the last of equal pairs counts
     }
   }
 }
+
+}  // namespace io_tokenizer_merge_table_test

@@ -4,6 +4,8 @@
 
 #include <string>
 
+namespace io_tokenizer_normalizer_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -55,3 +57,5 @@ TEST_CASE("what would explode is stopped, what is unknown refused") {
   CHECK_THROWS_AS((void)normal(R"({"type": "Replace", "pattern": {"String": ""}, "content": "x"})", ""), input_error);
   CHECK_THROWS_AS((void)normal(R"({"type": "Replace", "pattern": {"Regex": "("}, "content": "x"})", ""), input_error);
 }
+
+}  // namespace io_tokenizer_normalizer_test

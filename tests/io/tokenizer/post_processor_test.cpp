@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+namespace io_tokenizer_post_processor_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -47,3 +49,5 @@ TEST_CASE("templates that do not hold the text once are refused") {
   CHECK_THROWS_AS(processor(R"({"type": "BertProcessing", "sep": ["a"], "cls": ["b", 99999999999]})"), input_error);
   CHECK_THROWS_AS(processor(R"({"type": "BertProcessing", "sep": ["a"], "cls": ["b", 1]})"), input_error);
 }
+
+}  // namespace io_tokenizer_post_processor_test

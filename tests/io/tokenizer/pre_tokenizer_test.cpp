@@ -4,6 +4,8 @@
 
 #include <string>
 
+namespace io_tokenizer_pre_tokenizer_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -96,3 +98,5 @@ TEST_CASE("what is unknown is refused by name") {
   refuse(R"({"type": "Metaspace", "replacement": "a", "prepend_scheme": "x"})",
          "t.json: pre_tokenizer.prepend_scheme: expected always, first or never, found \"x\"");
 }
+
+}  // namespace io_tokenizer_pre_tokenizer_test

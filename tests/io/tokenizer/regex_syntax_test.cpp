@@ -4,6 +4,8 @@
 
 #include <string>
 
+namespace io_tokenizer_regex_syntax_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -40,3 +42,5 @@ TEST_CASE("what cannot be rewritten is refused") {
     CHECK_THROWS_AS((void)translated(pattern), detail::regex_refusal);
   }
 }
+
+}  // namespace io_tokenizer_regex_syntax_test

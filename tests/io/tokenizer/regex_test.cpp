@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+namespace io_tokenizer_regex_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -66,3 +68,5 @@ TEST_CASE("a pattern that backtracks without bound is stopped") {
   regex_workspace work;
   CHECK_THROWS_AS((void)pattern.find(std::string(200, 'a') + "bc", 0, work), error);
 }
+
+}  // namespace io_tokenizer_regex_test

@@ -4,6 +4,8 @@
 
 #include <string>
 
+namespace io_tokenizer_unicode_form_test {
+
 using namespace slimtrim;
 
 TEST_CASE("the four forms") {
@@ -40,3 +42,5 @@ TEST_CASE("a long run of marks is ordered in near linear time") {
   for (int i = 0; i < 50'000; ++i) expected += "\u0307";
   CHECK(to_unicode_form(text, unicode_form::nfd) == expected);
 }
+
+}  // namespace io_tokenizer_unicode_form_test

@@ -4,6 +4,8 @@
 
 #include <string>
 
+namespace io_tokenizer_unicode_test {
+
 using namespace slimtrim;
 
 TEST_CASE("every scalar value survives encoding and decoding") {
@@ -56,3 +58,5 @@ TEST_CASE("text in messages is short and on one line") {
   CHECK(detail::shown_text("a\nb\x7F\u0085\u2028z\xFF") == "\"a?b???z?\"");
   CHECK(detail::shown_text(std::string(100, 'x')).size() == 45);
 }
+
+}  // namespace io_tokenizer_unicode_test

@@ -5,6 +5,8 @@
 #include <map>
 #include <string>
 
+namespace io_tokenizer_vocabulary_test {
+
 using namespace slimtrim;
 
 TEST_CASE("tokens are found by text and by id") {
@@ -41,3 +43,5 @@ TEST_CASE("what contradicts is not inserted") {
   CHECK(v.id_bound() == 4);
   CHECK(!v.contains(4));
 }
+
+}  // namespace io_tokenizer_vocabulary_test

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+namespace io_tokenizer_word_cache_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -50,3 +52,5 @@ TEST_CASE("long and empty words pass through") {
   }
   CHECK(cache.size() == 0);
 }
+
+}  // namespace io_tokenizer_word_cache_test

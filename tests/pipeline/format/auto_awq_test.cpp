@@ -5,6 +5,8 @@
 
 #include <doctest/doctest.h>
 
+namespace pipeline_format_auto_awq_test {
+
 using namespace slimtrim;
 using namespace format_tests;
 
@@ -59,3 +61,5 @@ TEST_CASE("configuration") {
   CHECK(format.config({{{.bits = 4, .group = 0}, {"a"}}}, {})["group_size"] == -1);
   CHECK_THROWS_AS(static_cast<void>(format.config({{{.bits = 4}, {"a"}}, {{.bits = 8}, {"b"}}}, {})), usage_error);
 }
+
+}  // namespace pipeline_format_auto_awq_test

@@ -5,6 +5,8 @@
 
 #include <doctest/doctest.h>
 
+namespace pipeline_format_compressed_tensors_test {
+
 using namespace slimtrim;
 using namespace format_tests;
 
@@ -91,3 +93,5 @@ TEST_CASE("damaged tensors are refused by name") {
   CHECK(damaged(format, scheme, "m.weight_zero_point", [](tensor_description& t, std::string&) { t.shape = {2, 1}; }).find("tensor 'm.weight_zero_point'") != std::string::npos);
   CHECK(damaged(format, scheme, "m.weight_packed", [](tensor_description& t, std::string&) { t.shape = {16, 1}; }).find("tensor 'm.weight_packed'") != std::string::npos);
 }
+
+}  // namespace pipeline_format_compressed_tensors_test

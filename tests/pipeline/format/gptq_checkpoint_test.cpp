@@ -5,6 +5,8 @@
 
 #include <doctest/doctest.h>
 
+namespace pipeline_format_gptq_checkpoint_test {
+
 using namespace slimtrim;
 using namespace format_tests;
 
@@ -98,3 +100,5 @@ TEST_CASE("configuration has what engines require") {
   CHECK(format.config({{half(4, 0), {"a"}}}, {})["group_size"] == -1);
   CHECK_THROWS_AS(static_cast<void>(format.config({}, {})), usage_error);
 }
+
+}  // namespace pipeline_format_gptq_checkpoint_test

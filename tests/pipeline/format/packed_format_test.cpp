@@ -5,6 +5,8 @@
 
 #include <doctest/doctest.h>
 
+namespace pipeline_format_packed_format_test {
+
 using namespace slimtrim;
 using namespace format_tests;
 
@@ -56,3 +58,5 @@ TEST_CASE("scales of another type, and group indices out of range") {
   CHECK_THROWS_AS(static_cast<void>(detail::loaded_column_groups(*files, files->at("g"), 4, 3)), input_error);
   CHECK_THROWS_AS(static_cast<void>(detail::loaded_column_groups(*files, files->at("g"), 5, 4)), input_error);
 }
+
+}  // namespace pipeline_format_packed_format_test

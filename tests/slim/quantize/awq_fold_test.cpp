@@ -10,6 +10,8 @@
 #include <cmath>
 #include <vector>
 
+namespace slim_quantize_awq_fold_test {
+
 using namespace slimtrim;
 using namespace slimtrim_test;
 
@@ -104,3 +106,5 @@ TEST_CASE("rows of up against columns of down") {
   CHECK_THROWS_AS(divide_rows(up.view(), std::vector<float>(5)), error);
   CHECK_THROWS_AS(multiply_columns(up.view(), std::vector<float>(5)), error);
 }
+
+}  // namespace slim_quantize_awq_fold_test

@@ -10,6 +10,8 @@
 #include <cstring>
 #include <limits>
 
+namespace slim_quantize_awq_test {
+
 using namespace slimtrim;
 using namespace slimtrim_test;
 
@@ -130,3 +132,5 @@ TEST_CASE("dead, tiny, huge and missing activations give finite scales that neve
   CHECK_THROWS_AS((void)awq(eigen_backend{}, p.gate, as_const(p.K.view())), input_error);
   CHECK_THROWS_AS((void)awq(eigen_backend{}, p.up, as_const(p.K.view()), {1.0F}), error);
 }
+
+}  // namespace slim_quantize_awq_test

@@ -6,6 +6,8 @@
 
 #include <slim/support.hpp>
 
+namespace slim_quantize_descent_test {
+
 using namespace slimtrim;
 using namespace slimtrim_test;
 
@@ -48,3 +50,5 @@ TEST_CASE("each pass lowers the objective, and at the end no single code can be 
         best.set_row(r, codes.data());
       }
 }
+
+}  // namespace slim_quantize_descent_test

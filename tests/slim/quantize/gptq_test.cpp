@@ -13,6 +13,8 @@
 #include <limits>
 #include <string>
 
+namespace slim_quantize_gptq_test {
+
 using namespace slimtrim;
 using namespace slimtrim_test;
 
@@ -219,3 +221,5 @@ TEST_CASE("a judge that differs from the steering Hessian decides what is kept")
   CHECK(output_error(p.W, result.matrix.view(), few) <= output_error(p.W, plain.view(), few) * (1 + 1e-5));
   CHECK(result.report.rows_kept_rtn > 0);
 }
+
+}  // namespace slim_quantize_gptq_test

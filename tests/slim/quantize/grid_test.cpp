@@ -7,6 +7,8 @@
 #include <cmath>
 #include <limits>
 
+namespace slim_quantize_grid_test {
+
 using namespace slimtrim;
 
 TEST_CASE("symmetric uniform grid follows compressed-tensors") {
@@ -96,3 +98,5 @@ TEST_CASE("bits outside 1 to 8 are refused") {
   CHECK_THROWS_AS((uniform_grid{.bits = 0}.check()), error);
   CHECK_THROWS_AS((uniform_grid{.bits = 9}.check()), error);
 }
+
+}  // namespace slim_quantize_grid_test

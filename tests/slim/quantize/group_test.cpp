@@ -7,6 +7,8 @@
 #include <cmath>
 #include <vector>
 
+namespace slim_quantize_group_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -89,3 +91,5 @@ TEST_CASE("groups that are zero, constant, huge, tiny or spiky give usable scale
           for (float value : w) REQUIRE(std::isfinite(g.decode(g.encode(value, at), at)));
         }
 }
+
+}  // namespace slim_quantize_group_test

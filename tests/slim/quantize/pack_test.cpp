@@ -8,6 +8,8 @@
 
 #include <vector>
 
+namespace slim_quantize_pack_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -131,3 +133,5 @@ TEST_CASE("what a format cannot carry is refused") {
   quantized_matrix const three(8, 32, {.bits = 3}, {group_kind::group, 32}, scale_type::float16);
   CHECK_THROWS_AS((void)awq_codes(three.view()), error);
 }
+
+}  // namespace slim_quantize_pack_test

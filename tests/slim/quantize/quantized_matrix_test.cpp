@@ -4,6 +4,8 @@
 
 #include <vector>
 
+namespace slim_quantize_quantized_matrix_test {
+
 using namespace slimtrim;
 
 TEST_CASE("the view decodes what was set, in every group shape") {
@@ -35,3 +37,5 @@ TEST_CASE("bytes count codes, scales in their stored type and packed zero points
   quantized_matrix const q(64, 256, {.bits = 4, .symmetric = false}, {group_kind::group, 128}, scale_type::bfloat16);
   CHECK(q.bytes() == 64 * 128 + 64 * 2 * 2 + 8 * 2 * 4);
 }
+
+}  // namespace slim_quantize_quantized_matrix_test

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+namespace slim_quantize_rtn_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -179,3 +181,5 @@ TEST_CASE("round_to_grid with FP8 and MXFP4") {
   for (index_t r = 0; r < 4; ++r)
     for (index_t c = 0; c < 64; ++c) CHECK(std::fabs(out(r, c) - w(r, c)) <= std::fabs(w(r, c)) / 3.0F + 0.01F);
 }
+
+}  // namespace slim_quantize_rtn_test

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+namespace slim_quantize_scale_test {
+
 using namespace slimtrim;
 
 TEST_CASE("a scale takes only values of its storage type") {
@@ -23,3 +25,5 @@ TEST_CASE("the largest code times the largest scale is finite") {
   }
   CHECK(round_scale(1e300, scale_type::float16, 3) == 65504.0F);
 }
+
+}  // namespace slim_quantize_scale_test

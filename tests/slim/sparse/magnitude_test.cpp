@@ -10,6 +10,8 @@
 #include <limits>
 #include <vector>
 
+namespace slim_sparse_magnitude_test {
+
 using namespace slimtrim;
 using namespace slimtrim_test;
 
@@ -45,3 +47,5 @@ TEST_CASE("ties keep the lower index; empty and non-finite weights") {
   W(1, 2) = std::numeric_limits<float>::quiet_NaN();
   CHECK_THROWS_AS((void)magnitude_mask(eigen_backend{}, W, {.rate = 0.5}), input_error);
 }
+
+}  // namespace slim_sparse_magnitude_test

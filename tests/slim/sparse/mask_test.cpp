@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <vector>
 
+namespace slim_sparse_mask_test {
+
 using namespace slimtrim;
 using namespace slimtrim_test;
 
@@ -82,3 +84,5 @@ TEST_CASE("rows of scores: the fast selections equal a sort") {
         }
     }
 }
+
+}  // namespace slim_sparse_mask_test

@@ -11,6 +11,8 @@
 
 #include <limits>
 
+namespace slim_sparse_sparsegpt_test {
+
 using namespace slimtrim;
 using namespace slimtrim_test;
 
@@ -144,3 +146,5 @@ TEST_CASE("dead inputs are not zeroed for being dead; bad weights are named") {
   p.W(1, 2) = std::numeric_limits<float>::quiet_NaN();
   CHECK_THROWS_AS((void)sparsegpt(eigen_backend{}, p.W, as_const(p.H.view()), {}), input_error);
 }
+
+}  // namespace slim_sparse_sparsegpt_test

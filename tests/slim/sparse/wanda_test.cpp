@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+namespace slim_sparse_wanda_test {
+
 using namespace slimtrim;
 using namespace slimtrim_test;
 
@@ -103,3 +105,5 @@ TEST_CASE("shapes and values are checked") {
   CHECK_THROWS_WITH_AS((void)wanda_mask(eigen_backend{}, W, seen(fitting), {.rate = 0.5}),
                        "wanda_mask: W[7, 63]: expected a finite value, found Inf", input_error);
 }
+
+}  // namespace slim_sparse_wanda_test
