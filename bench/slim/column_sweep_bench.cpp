@@ -12,7 +12,7 @@ namespace {
 using namespace slimtrim;
 using namespace slimtrim_bench;
 
-constexpr index_t rows_swept = 1024, columns_swept = 2048;
+constexpr index_t rows_swept = 4096, columns_swept = 2048;
 
 prepared_hessian const& prepared() {
   static prepared_hessian const p =

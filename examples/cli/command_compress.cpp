@@ -52,7 +52,7 @@ class compress_command final : public command {
       if (!flags_.data.data.empty()) made.windows = run.windows(model, flags_.data);
     }
     // What the format or the plan cannot do is refused here, before the remarks and the work.
-    (void)slimtrim::price(model, made.plan, format_);
+    slimtrim::inspection after = slimtrim::price(model, made.plan, format_);
     note_loaders(at, model, made.plan, format_);
     slimtrim::compress_options options;
     options.format = format_;
@@ -60,9 +60,8 @@ class compress_command final : public command {
     options.data = made.windows ? &*made.windows : nullptr;
     slimtrim::compress_result const result = run.compress(model, made.plan, out_, options);
     double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    slimtrim::opened_model const written = slimtrim::open_model(out_);
     slimtrim::inspection const before = slimtrim::inspect(*model.files, model.config);
-    slimtrim::inspection const after = slimtrim::inspect(*written.files, written.config);
+    after.file_bytes = result.bytes_out;
     if (at.json)
       at.print(slimtrim::json_text(report(made.plan, result, before, after, seconds)));
     else
