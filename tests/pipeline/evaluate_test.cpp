@@ -94,7 +94,8 @@ TEST_CASE("bases of another shape") {
   CHECK(shorter.kl_mean > 0);
   CHECK(shorter.chosen_agreement == -1);  // layers do not correspond
   evaluation const longer = evaluate_model(bundled(), &bundled(), windows);
-  CHECK(shorter.base_nll == longer.nll);
+  // A base of other depth runs in batches of its own, and products of other shapes may differ in the last bits.
+  CHECK(shorter.base_nll == doctest::Approx(longer.nll).epsilon(1e-6));
   opened_model odd = bundled();
   odd.config.vocabulary = 2000;
   CHECK(has(message_of<input_error>([&] { static_cast<void>(evaluate_model(bundled(), &odd, windows)); }), "field 'vocab_size': expected 2048, found 2000"));

@@ -17,7 +17,6 @@ using namespace slimtrim;
 namespace {
 
 void compare(inspection const& priced, inspection const& counted) {
-  CHECK(priced.file_bytes == counted.file_bytes);
   CHECK(priced.total.bytes == counted.total.bytes);
   CHECK(priced.total.active_bytes == counted.total.active_bytes);
   CHECK(priced.total.parameters == counted.total.parameters);
@@ -34,6 +33,7 @@ TEST_CASE("priced as written") {
   synthesize(folder.path() / "m", options);
   opened_model const model = open_model(folder.path() / "m");
   eigen_backend const backend;
+  // A file of ours has metadata of ours, so only what it holds is the same.
   compare(price(model, keep_everything(model.config)), inspect(*model.files, model.config));
 
   int number = 0;
@@ -46,7 +46,9 @@ TEST_CASE("priced as written") {
     auto const out = folder.path() / std::to_string(number++);
     (void)compress(backend, model, p, out, {.format = format});
     opened_model const written = open_model(out);
-    compare(price(model, p, format), inspect(*written.files, written.config));
+    inspection const priced = price(model, p, format), counted = inspect(*written.files, written.config);
+    CHECK(priced.file_bytes == counted.file_bytes);
+    compare(priced, counted);
   }
 }
 

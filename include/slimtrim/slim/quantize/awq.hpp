@@ -32,6 +32,7 @@ template <class T>
 struct awq_member {
   matrix_view<T const> weight{};
   matrix_view<float const> hessian{};
+  quantize_options const* rounding = nullptr;  ///< of this member, where it is not that of the search
 };
 
 /// Channel scales s: weights become W diag(s), their common input x / s.
@@ -95,6 +96,19 @@ inline std::vector<float> awq_candidate(std::vector<double> const& activity, std
   return out;
 }
 
+// Replaces each value by the mean over the channels tied to it.
+inline void average_tied(std::vector<index_t> const& tied, std::vector<double>& values) {
+  if (tied.empty()) return;
+  std::vector<double> sum(values.size(), 0.0), count(values.size(), 0.0);
+  for (std::size_t j = 0; j < values.size(); ++j) {
+    expects(tied[j] >= 0 && tied[j] < static_cast<index_t>(values.size()), "search_awq_scales", "tie outside the channels");
+    sum[static_cast<std::size_t>(tied[j])] += values[j];
+    count[static_cast<std::size_t>(tied[j])] += 1.0;
+  }
+  for (std::size_t j = 0; j < values.size(); ++j)
+    values[j] = sum[static_cast<std::size_t>(tied[j])] / count[static_cast<std::size_t>(tied[j])];
+}
+
 }  // namespace detail
 
 /// The channel scales with the least total output error among s = x̄^r / w̄^(1-r), r on a grid, and s = 1.
@@ -103,21 +117,24 @@ inline std::vector<float> awq_candidate(std::vector<double> const& activity, std
 /// with the Hessian of its own tokens. x̄_j = sqrt(sum of H_jj) stands for the mean magnitude (deviation: no second statistic is
 /// needed, and RMS and mean magnitude rank channels alike); w̄_j = mean over all rows of |w| / max|w of its group|. Deviation: s = 1 is among
 /// the candidates, so scaling never raises the error; a channel without activity keeps 1.
+/// tied: empty, or [in], the scale that a channel shares with others (the heads that read one value head): their activities and
+/// magnitudes are averaged, so equal entries get equal scales.
 /// Members with a Hessian that is not finite are left out. Throws `error` for shapes, `input_error` for NaN or Inf in a weight.
 /// Cost (ratios + 1) (out in² + out in) multiply-adds a member; scratch 512 rows. Byte-identical for any executor.
 template <host_backend B, class T>
 [[nodiscard]] awq_scales search_awq_scales(B const& backend, std::vector<awq_member<T>> const& members,
-                                           awq_options const& options = {}) {
+                                           awq_options const& options = {}, std::vector<index_t> const& tied = {}) {
   awq_scales best;
   if (members.empty()) return best;
   index_t const c = members.front().weight.extent(1);
   std::size_t const width = static_cast<std::size_t>(c);
+  if (!tied.empty()) expects_equal(static_cast<long long>(tied.size()), c, "search_awq_scales", "ties of channels");
   quantize_options const plain{options.grid, options.groups, scale_rule::absmax, options.scales_stored_as, {}};
   std::vector<double> activity(width, 0.0), magnitude(width, 0.0);
   std::vector<awq_member<T>> used;
   double rows_seen = 0;
-  index_t const group = options.groups.block_columns(c);
   for (auto const& member : members) {
+    index_t const group = (member.rounding != nullptr ? member.rounding->groups : options.groups).block_columns(c);
     expects_equal(member.weight.extent(1), c, "search_awq_scales", "inputs of a member");
     expects_equal(member.hessian.extent(0), c, "search_awq_scales", "rows of a Hessian");
     expects_equal(member.hessian.extent(1), c, "search_awq_scales", "columns of a Hessian");
@@ -139,6 +156,8 @@ template <host_backend B, class T>
   }
   best.scales.assign(width, 1.0F);
   if (used.empty() || !(rows_seen > 0)) return best;
+  detail::average_tied(tied, activity);
+  detail::average_tied(tied, magnitude);
   double mean = 0;
   for (double const a : activity) mean += a / static_cast<double>(width);
   for (std::size_t j = 0; j < width; ++j) {
@@ -147,7 +166,8 @@ template <host_backend B, class T>
   }
   auto const error_of = [&](std::vector<float> const& scales) {
     double sum = 0;
-    for (auto const& member : used) sum += detail::scaled_rtn_error(backend, member, scales, plain);
+    for (auto const& member : used)
+      sum += detail::scaled_rtn_error(backend, member, scales, member.rounding != nullptr ? *member.rounding : plain);
     return sum;
   };
   best.error_plain = best.error = error_of(best.scales);
