@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+namespace simd_activations_test {
+
 using namespace slimtrim;
 
 namespace {
@@ -72,3 +74,5 @@ TEST_CASE("exact activations carry the powers of two of their places, and sums o
   CHECK(view.group_sums[0] == 32.0F * 33 / 2);
   CHECK(view.group_sums[1] == 40.0F * 41 / 2 - 32.0F * 33 / 2);
 }
+
+}  // namespace simd_activations_test

@@ -5,6 +5,8 @@
 
 #include <limits>
 
+namespace simd_backend_test {
+
 using namespace simd_suite;
 
 static_assert(tensor_backend<simd_backend> && host_backend<simd_backend>);
@@ -159,3 +161,5 @@ TEST_CASE("no tokens, one row, one column and zero scales are ordinary cases") {
     CHECK(y(0, 0) == doctest::Approx(42.0F));  // (15 - 8) * 2 * 3
   }
 }
+
+}  // namespace simd_backend_test

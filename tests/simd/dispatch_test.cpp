@@ -3,6 +3,8 @@
 
 #include <string>
 
+namespace simd_dispatch_test {
+
 using namespace slimtrim;
 
 TEST_CASE("the compiler's own kernels are complete and say what they are") {
@@ -18,3 +20,5 @@ TEST_CASE("the compiler's own kernels are complete and say what they are") {
   CHECK((kernels.dense_few != nullptr));
   CHECK((kernels.cosine_sums != nullptr));
 }
+
+}  // namespace simd_dispatch_test

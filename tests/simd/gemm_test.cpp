@@ -2,6 +2,8 @@
 
 #include <slimtrim/simd/dispatch.hpp>
 
+namespace simd_gemm_test {
+
 using namespace simd_suite;
 
 // Random shapes are in gemv_test.cpp; here whole numbers, so that every order of adding gives the same floats.
@@ -29,3 +31,5 @@ TEST_CASE("tiles of any number of tokens add up whole numbers exactly") {
     CHECK(equal);
   }
 }
+
+}  // namespace simd_gemm_test

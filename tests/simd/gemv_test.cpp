@@ -4,6 +4,8 @@
 
 #include <string>
 
+namespace simd_gemv_test {
+
 using namespace simd_suite;
 
 TEST_CASE("products of random shapes and strides equal double sums, bit-equal on 1, 2 and 3 threads") {
@@ -11,3 +13,5 @@ TEST_CASE("products of random shapes and strides equal double sums, bit-equal on
   MESSAGE(std::string(simd::static_kernels().name), ": ", exact.shapes, " products, NMSE ", exact.error / exact.norm);
   CHECK(exact.shapes >= 10000);
 }
+
+}  // namespace simd_gemv_test

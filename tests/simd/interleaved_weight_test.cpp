@@ -3,6 +3,8 @@
 
 #include <vector>
 
+namespace simd_interleaved_weight_test {
+
 using namespace slimtrim;
 
 TEST_CASE("word w of row r lies in lane r of vector w, behind the scales of its group") {
@@ -39,3 +41,5 @@ TEST_CASE("weights that do not fit are left alone") {
   CHECK_FALSE(simd::plan_panels(prepared_view{}, 8).has_value());
   CHECK(simd::panels_of(weight_view(w)) == nullptr);
 }
+
+}  // namespace simd_interleaved_weight_test

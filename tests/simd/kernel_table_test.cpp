@@ -1,6 +1,8 @@
 #include <doctest/doctest.h>
 #include <slimtrim/simd/kernel_table.hpp>
 
+namespace simd_kernel_table_test {
+
 using namespace slimtrim::simd;
 
 TEST_CASE("sizes of a panel follow from its kind") {
@@ -28,3 +30,5 @@ TEST_CASE("activations name rows in order, or by index") {
   some.tokens = rows;
   CHECK(some.row(1) == 2);
 }
+
+}  // namespace simd_kernel_table_test

@@ -6,6 +6,8 @@
 
 #include <memory>
 
+namespace simd_moe_layer_test {
+
 using namespace simd_suite;
 
 static_assert(fuses_moe_layer<simd_backend>, "decoding must take the fused layer");
@@ -96,3 +98,5 @@ TEST_CASE("the fused layer equals the generic one: unequal experts, a novice, a 
     }
   }
 }
+
+}  // namespace simd_moe_layer_test

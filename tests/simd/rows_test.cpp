@@ -5,6 +5,8 @@
 
 #include <limits>
 
+namespace simd_rows_test {
+
 using namespace simd_suite;
 
 static_assert(requires(simd_backend const& b, matrix_view<float const> x, vector_view<float> y) { b.row_cosines(x, x, y); });
@@ -55,3 +57,5 @@ TEST_CASE("a row that is not finite is refused") {
   Y(1, 8) = std::nanf("");
   CHECK_THROWS_AS(row_cosines(simd_backend{}, X.view(), Y.view(), vector_view<float>(out.data(), 2)), numeric_error);
 }
+
+}  // namespace simd_rows_test

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <vector>
 
+namespace simd_weight_arena_test {
+
 using namespace slimtrim;
 
 TEST_CASE("pieces are zeroed, aligned, disjoint, and outlive the arena") {
@@ -29,3 +31,5 @@ TEST_CASE("pieces are zeroed, aligned, disjoint, and outlive the arena") {
   simd::weight_arena arena;
   CHECK_THROWS_AS(static_cast<void>(arena.allocate(-1)), error);
 }
+
+}  // namespace simd_weight_arena_test

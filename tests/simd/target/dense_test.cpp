@@ -3,6 +3,8 @@
 
 #include <vector>
 
+namespace simd_target_dense_test {
+
 using namespace slimtrim;
 namespace target = slimtrim::simd::HWY_NAMESPACE;
 
@@ -27,3 +29,5 @@ TEST_CASE("rows of whole numbers are summed exactly, whatever is left over at th
     }
   }
 }
+
+}  // namespace simd_target_dense_test

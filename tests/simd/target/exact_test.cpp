@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+namespace simd_target_exact_test {
+
 using namespace slimtrim;
 namespace target = slimtrim::simd::HWY_NAMESPACE;
 
@@ -52,3 +54,5 @@ TEST_CASE("every finite float16 is read exactly, subnormals and signed zeros inc
   }
   CHECK(equal);
 }
+
+}  // namespace simd_target_exact_test

@@ -1,6 +1,8 @@
 #include <doctest/doctest.h>
 #include <slimtrim/simd/target/int8.hpp>
 
+namespace simd_target_int8_test {
+
 using namespace slimtrim;
 namespace target = slimtrim::simd::HWY_NAMESPACE;
 
@@ -37,3 +39,5 @@ TEST_CASE("no sum of a block saturates at the ends of its range") {
     CHECK(block_of<simd::element_kind::codes8>(0U, activation) == 32.0F * static_cast<float>(-middle * a));
   }
 }
+
+}  // namespace simd_target_int8_test

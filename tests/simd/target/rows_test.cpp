@@ -3,6 +3,8 @@
 
 #include <vector>
 
+namespace simd_target_rows_test {
+
 using namespace slimtrim;
 namespace target = slimtrim::simd::HWY_NAMESPACE;
 
@@ -22,3 +24,5 @@ TEST_CASE("the three sums of a cosine are exact for whole numbers of any length"
     CHECK(sums[2] == yy);
   }
 }
+
+}  // namespace simd_target_rows_test

@@ -3,6 +3,8 @@
 
 #include <vector>
 
+namespace simd_target_tile_test {
+
 using namespace slimtrim;
 namespace target = slimtrim::simd::HWY_NAMESPACE;
 
@@ -23,3 +25,5 @@ TEST_CASE("a tile of whole numbers is exact for every number of tokens, and adds
       }
   }
 }
+
+}  // namespace simd_target_tile_test
