@@ -6,6 +6,9 @@
 #include <slimtrim/io/atomic_file.hpp>
 #include <slimtrim/pipeline/report.hpp>
 
+#include <algorithm>
+#include <string>
+
 namespace cli {
 
 namespace {
@@ -28,6 +31,7 @@ class report_command final : public command {
     options.text("-o,--output", out_, "HTML file to create; must not exist", true);
     options.text("--title", title_, "Title of the page");
     options.flag("--table", table_, "Also print the table of models");
+    options.flag("--markdown", markdown_, "Print that table in Markdown");
     options.text("--figure", figure_, "Also write the similarity heat map as an SVG file; must not exist");
   }
   void run(session const& at) override {
@@ -40,26 +44,29 @@ class report_command final : public command {
         if (compress.is_null() && !slimtrim::detail::dropped_layers(model.compress).empty()) compress = model.compress;
       slimtrim::write_file_atomically(figure_, slimtrim::svg_of(slimtrim::similarity_map(documents.statistics, compress)));
     }
-    if (table_) at.print(table_of(documents));
+    if (table_ || markdown_) at.print(markdown_ ? table_of(documents).markdown() : table_of(documents).text());
     if (at.json)
       at.print(slimtrim::json_text({{"models", documents.models.size()}, {"output", out_}}));
-    else
+    else if (!markdown_)
       at.print(out_ + ": " + std::to_string(documents.models.size()) + " models\n");
   }
 
  private:
-  [[nodiscard]] static std::string table_of(slimtrim::report_documents const& documents) {
+  [[nodiscard]] static table table_of(slimtrim::report_documents const& documents) {
     using slimtrim::detail::number_at;
-    table rows({"model", "recipe", "MB", "active MB/token", "KL", "top-1", "perplexity", "tokens/s"});
+    table rows({"model", "recipe", "MB", "active MB/token", "KL", "top-1", "same experts", "perplexity", "tokens/s"});
     auto const cell = [](double value, int digits) { return slimtrim::short_number(value, digits); };
     for (auto const& m : documents.models) {
-      std::string const recipe = m.compress.is_object() ? m.compress.value("recipe", std::string()) : std::string("original");
+      std::string recipe = m.compress.is_object() ? m.compress.value("recipe", std::string()) : std::string("original");
+      // Recipes that only TOML can say have several lines.
+      std::replace(recipe.begin(), recipe.end(), '\n', ' ');
       rows.add({m.name, recipe, cell(slimtrim::detail::model_bytes(m) / 1e6, 4),
                 cell(slimtrim::detail::model_active_bytes(m) / 1e6, 4), cell(number_at(m.evaluation, "kl_mean"), 3),
-                cell(number_at(m.evaluation, "top1_agreement"), 3), cell(number_at(m.evaluation, "perplexity"), 4),
+                cell(number_at(m.evaluation, "top1_agreement"), 3),
+                cell(number_at(m.evaluation, "chosen_agreement"), 3), cell(number_at(m.evaluation, "perplexity"), 4),
                 cell(number_at(m.evaluation, "tokens_per_second"), 3)});
     }
-    return rows.text();
+    return rows;
   }
 
   std::string folder_;
@@ -67,6 +74,7 @@ class report_command final : public command {
   std::string title_ = "slimtrim report";
   std::string figure_;
   bool table_ = false;
+  bool markdown_ = false;
 };
 
 }  // namespace

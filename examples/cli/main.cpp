@@ -17,6 +17,9 @@
 #include <string>
 #include <system_error>
 #include <unistd.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 namespace cli {
 
@@ -116,7 +119,20 @@ void session::print(std::string_view text) const {
 
 }  // namespace cli
 
+namespace {
+
+/// Matrices get pages of their own and give them back. By default the threshold follows what was freed last, matrices end
+/// up between small blocks of a common heap, and its holes grow with every layer (16 layers: 719 MB instead of 58 MB).
+void keep_heap_small() {
+#if defined(__GLIBC__)
+  ::mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+#endif
+}
+
+}  // namespace
+
 int main(int count, char** words) {
+  keep_heap_small();
   cli::install_signals();
   try {
     return cli::run_program(count, words);

@@ -66,6 +66,19 @@ std::string table::text() const {
   return out;
 }
 
+std::string table::markdown() const {
+  std::string out;
+  for (std::size_t r = 0; r < rows_.size(); ++r) {
+    for (std::string const& cell : rows_[r]) out += "| " + cell + " ";
+    out += "|\n";
+    if (r > 0) continue;
+    for (std::size_t c = 0; c < rows_[r].size(); ++c)
+      out += rows_.size() > 1 && c < rows_[1].size() && is_numeric(rows_[1][c]) ? "|---:" : "|---";
+    out += "|\n";
+  }
+  return out;
+}
+
 std::string count_text(double value) { return scaled(value, {"", "k", "M", "B", "T", "Q"}, value < 999.95 ? "" : " "); }
 
 std::string bytes_text(double value) { return scaled(value, {"B", "kB", "MB", "GB", "TB", "PB"}, " "); }

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Compresses a model by every recipe of a list, measures each result against the original on other tokens, and prints a
+# Markdown table. This makes the tables of docs/benchmarks.md:
+#
+#   bench/recipes.sh build/slimtrim examples/models/tiny-mixtral TRAIN VALID bench/recipes/slimming.txt
+#
+# TRAIN and VALID are whatever --data takes. A list has one `name: recipe` a line; a recipe is in the one-line form, or
+# TOML with `;` for the ends of lines. WORK keeps models and JSON files (default: a temporary folder); a recipe whose
+# JSON files are there already is not run again.
+set -euo pipefail
+if [ $# -lt 5 ]; then
+  sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+slimtrim=$1 model=$2 train=$3 valid=$4
+list=$5
+sequence=${SEQUENCE:-256} tokens=${TOKENS:-32768}
+work=${WORK:-$(mktemp -d)}
+mkdir -p "$work/results"
+calibration=(--data "$train" --tokens "$tokens" --seq "$sequence")
+measurement=(--data "$valid" --tokens "$tokens" --seq "$sequence")
+
+[ -e "$work/statistics" ] || "$slimtrim" calibrate "$model" "${calibration[@]}" -o "$work/statistics" --quiet >/dev/null
+[ -e "$work/results/original.eval.json" ] || {
+  "$slimtrim" inspect "$model" --json >"$work/results/original.inspect.json"
+  "$slimtrim" eval "$model" "${measurement[@]}" --json --quiet >"$work/original.json"
+  mv "$work/original.json" "$work/results/original.eval.json"
+}
+number=0
+while IFS= read -r line; do
+  case $line in '' | '#'*) continue ;; esac
+  number=$((number + 1))
+  name=$(printf '%03d-%s' "$number" "${line%%: *}")
+  recipe=${line#*: }
+  [ -e "$work/results/$name.eval.json" ] && continue
+  case $recipe in *'[[step]]'*)
+    tr ';' '\n' <<<"$recipe" >"$work/recipe.toml"
+    recipe=$work/recipe.toml
+    ;;
+  esac
+  echo "$name" >&2
+  rm -rf "$work/model"
+  "$slimtrim" compress "$model" "$work/model" --recipe "$recipe" --stats "$work/statistics" "${calibration[@]}" --json \
+    --quiet >"$work/results/$name.compress.json"
+  "$slimtrim" eval "$work/model" --base "$model" "${measurement[@]}" --json --quiet >"$work/eval.json"
+  mv "$work/eval.json" "$work/results/$name.eval.json"
+done <"$list"
+rm -rf "$work/model" "$work/report.html"
+"$slimtrim" report "$work/results" -o "$work/report.html" --markdown
