@@ -32,6 +32,11 @@ class recipe_command final : public command {
         "  recover                                           closed-form repair of what is left\n"
         "  rtn:4g128  gptq:4g128  awq:4g128                  bits and group; z zero points, s symmetric, m searched\n"
         "  magnitude:50%  wanda:2:4  sparsegpt:50%           weights that become zero, or kept:group\n"
+        "Criteria, after @. layers and blocks: cosine, cosine_without_norm, angular, greedy, greedy_kl, consecutive, random;\n"
+        "  experts: reap, reap_residual, router_probability, topk_weight, frequency, weighted_frequency, ean, man, msan,\n"
+        "  easy_ep, hope, mone, aimer, reconstruction, random, and global_ before any of them to pool the layers;\n"
+        "  merges: average, hc_smoe, ream; neurons: heapr, random.\n"
+        "TOML only: targets, layers, protect_first, protect_last, protect_super_experts, bits, group, fit, order.\n"
         "Needs: weights: nothing else; statistics: --stats or --data; tokens: --data.\n"
         "Built-in: ";
     std::string names;

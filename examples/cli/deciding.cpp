@@ -61,7 +61,8 @@ void note_loaders(session const& at, slimtrim::opened_model const& model, slimtr
   std::string method = model.format ? std::string(model.format->method()) : "";
   if (method.empty() && quantises) method = format.empty() ? "compressed-tensors" : format;
   for (std::string const& note :
-       slimtrim::loading_notes(slimtrim::planned_config(model.config, plan), method, fewest_bits))
+       slimtrim::loading_notes(slimtrim::planned_config(model.config, plan), method, fewest_bits,
+                               slimtrim::makes_novices(plan)))
     at.note("slimtrim: " + note);
 }
 

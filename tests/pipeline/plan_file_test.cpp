@@ -23,6 +23,10 @@ plan some_plan() {
   p.slimming[0].targets = {"experts", "*.w\"2*"};
   p.slimming[0].layers = {0, 3};
   p.slimming[0].fit = fit_rule::none;
+  p.layers[0].novices = {{1, {0.1F, -3e-20F}}};
+  p.layers[0].merges = {{3, {2, 3}, {0.3, 0.7}, {{1, 0}, {}}}};
+  p.layers[0].neurons = {{0, {0, 5}}, {3, {2, 4}}};
+  p.layers[3].merges = {{1, {0, 1}, {0.5, 0.5}, {}}};
   p.evidence.push_back({{"step", "layer_drop:1"}, {"dropped", {1}}});
   return p;
 }
@@ -77,6 +81,20 @@ TEST_CASE("each broken field is refused by name") {
   CHECK(refusal([](ordered_json& d) { d["layers"][2]["layer"] = 3; }).rfind("plan.json: field 'layers[2].layer': expected 2", 0) == 0);
   CHECK(refusal([](ordered_json& d) { d["layers"][0]["experts"][1] = -1; }).rfind("plan.json: field 'layers[0].experts'", 0) == 0);
   CHECK(refusal([](ordered_json& d) { d["layers"][0]["experts"][1] = 1.0; }).rfind("plan.json: field 'layers[0].experts'", 0) == 0);
+  for (std::string const key : {"novices", "merges", "neurons"}) {
+    CAPTURE(key);
+    CHECK(refusal([&](ordered_json& d) { d["layers"][0][key] = 1; }).rfind("plan.json: field 'layers[0]." + key + "': expected a list", 0) == 0);
+    CHECK(refusal([&](ordered_json& d) { d["layers"][0][key][0] = 1; }) != "accepted");
+    for (std::string const field : {"expert", "constant", "kept", "members", "weights", "orders"}) {
+      CAPTURE(field);
+      if (!plan_json(some_plan())["layers"][0][key][0].contains(field)) continue;
+      std::string const text = refusal([&](ordered_json& d) { d["layers"][0][key][0][field] = "x"; });
+      CHECK(text.rfind("plan.json: field 'layers[0]." + key + "[0]." + field + "'", 0) == 0);
+      if (field != "orders") CHECK(refusal([&](ordered_json& d) { d["layers"][0][key][0].erase(field); }).find(field) != std::string::npos);
+    }
+  }
+  CHECK(refusal([](ordered_json& d) { d["layers"][0]["novices"][0]["constant"][1] = "x"; }).find("layers[0].novices[0].constant': expected numbers") != std::string::npos);
+  CHECK(refusal([](ordered_json& d) { d["layers"][0]["neurons"][1]["expert"] = 0; }).find("layers[0].neurons[1].expert': expected each expert once") != std::string::npos);
   CHECK(refusal([](ordered_json& d) { d["layers"][0] = 7; }).rfind("plan.json: field '", 0) == 0);
   CHECK(refusal([](ordered_json& d) { d["slimming"][0] = 7; }).rfind("plan.json: field 'slimming'", 0) == 0);
   CHECK(refusal([](ordered_json& d) { d = ordered_json::array(); }).rfind("plan.json: field 'slimtrim_plan'", 0) == 0);

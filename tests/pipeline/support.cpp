@@ -131,8 +131,28 @@ model_statistics calibrate_model(opened_model const& model, token_windows const&
   return with_backend(threads, [&](eigen_backend const& b) { return calibrate(b, model, windows, options); });
 }
 
+plan decide_recipe(recipe const& r, decide_inputs const& inputs, decide_options const& options) {
+  return decide(eigen_backend(), r, inputs, options);
+}
+
 plan decide_plan(std::string_view text, decide_inputs const& inputs, decide_options const& options) {
-  return decide(eigen_backend(), parse_recipe(text), inputs, options);
+  return decide_recipe(parse_recipe(text), inputs, options);
+}
+
+double metered_kl(opened_model const& base, opened_model const& model, token_windows const& windows, index_t same_layers,
+                  std::uint64_t bytes) {
+  eigen_backend const backend;
+  kl_meter meter(backend, base, windows, bytes);
+  return meter(model, same_layers);
+}
+
+measured_loss reconstruction_loss_of(opened_model const& model, token_windows const& windows, index_t layer,
+                                     std::vector<index_t> const& kept) {
+  measured_loss found;
+  collect_reconstruction(eigen_backend(), model, windows, {}, [&](index_t i, reconstruction_tokens& tokens, double unit) {
+    if (i == layer) found = {tokens.loss(eigen_backend(), kept), unit};
+  });
+  return found;
 }
 
 compress_result compress_model(opened_model const& model, plan const& p, std::filesystem::path const& out,

@@ -47,6 +47,17 @@ void poke(std::filesystem::path const& folder, std::string const& tensor, index_
 [[nodiscard]] model_statistics calibrate_model(opened_model const& model, token_windows const& windows, index_t threads = 1,
                                                calibrate_options const& options = {});
 [[nodiscard]] plan decide_plan(std::string_view recipe, decide_inputs const& inputs, decide_options const& options = {});
+[[nodiscard]] plan decide_recipe(recipe const& r, decide_inputs const& inputs, decide_options const& options = {});
+/// KL of `model` from `base` by a kl_meter, which may start behind the first `same_layers` layers.
+[[nodiscard]] double metered_kl(opened_model const& base, opened_model const& model, token_windows const& windows,
+                                index_t same_layers = 0, std::uint64_t bytes = std::uint64_t{1} << 29);
+/// What layer `layer` of the model loses on the windows when only `kept` stay, and the mean |x'|^2 there.
+struct measured_loss {
+  double loss = 0;
+  double unit = 0;
+};
+[[nodiscard]] measured_loss reconstruction_loss_of(opened_model const& model, token_windows const& windows, index_t layer,
+                                                   std::vector<index_t> const& kept);
 compress_result compress_model(opened_model const& model, plan const& p, std::filesystem::path const& out,
                                compress_options const& options = {}, index_t threads = 1);
 void slim_on_windows(opened_model const& model, plan const& p, token_windows const& windows, slimmed_sink const& sink,

@@ -180,6 +180,7 @@ compress_result compress(B const& backend, opened_model const& input, plan const
     for (tensor_description& tensor : format->describe(m.stem, m.rows, m.columns, *m.scheme))
       described.push_back(std::move(tensor));
   }
+  for (constant_tensor const& each : modules.constants) described.push_back(each.tensor);
 
   compress_result result;
   result.bytes_in = input.files->file_bytes();
@@ -188,7 +189,7 @@ compress_result compress(B const& backend, opened_model const& input, plan const
   int fewest_bits = 8;
   for (slimmed_module const& m : modules.slimmed)
     if (m.scheme) fewest_bits = std::min(fewest_bits, m.scheme->bits);
-  result.notes = loading_notes(planned, format ? format->method() : "", fewest_bits);
+  result.notes = loading_notes(planned, format ? format->method() : "", fewest_bits, makes_novices(p));
 
   ordered_json config = output_config(input.files->config(), input.config, p, input.files->config_place());
   if (format) config["quantization_config"] = detail::output_quantization(input, p, *format, modules);
@@ -213,10 +214,12 @@ compress_result compress(B const& backend, opened_model const& input, plan const
     ++done;
     report();
   }
+  for (constant_tensor const& each : modules.constants)
+    writer.write(each.tensor.name, std::as_bytes(std::span<float const>(each.values)));
   tensor_sink const sink = [&](std::string const& name, std::span<std::byte const> bytes) { writer.write(name, bytes); };
   auto const finish = [&](slimmed_module const& m, slim_result const& slimmed) {
     emit_slimmed(format.get(), m, slimmed, sink);
-    result.slimmed.push_back(slimmed_summary(m, slimmed));
+    if (!m.steps.empty()) result.slimmed.push_back(slimmed_summary(m, slimmed));
     ++done;
     report();
   };

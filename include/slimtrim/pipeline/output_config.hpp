@@ -6,6 +6,7 @@
 #include <slimtrim/model/model_config.hpp>
 #include <slimtrim/pipeline/plan.hpp>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,15 +15,16 @@
 namespace slimtrim {
 inline namespace v0 {
 
-/// The number of routed experts that every MoE layer has, when stock loaders can be told so: all MoE layers equal and
-/// no layer without its feed-forward part.
+/// The number of routed experts that every MoE layer has, when stock loaders can be told so: all MoE layers equal in
+/// number and width of experts, and no layer without its feed-forward part.
 [[nodiscard]] inline std::optional<index_t> uniform_experts(model_config const& config) {
-  std::optional<index_t> count;
+  std::optional<index_t> count, width;
   for (layer_config const& layer : config.layers) {
     if (layer.feed_forward == feed_forward_kind::none || !layer.attention) return std::nullopt;
     if (layer.feed_forward != feed_forward_kind::moe) continue;
-    if (count && *count != layer.experts) return std::nullopt;
+    if (count && (*count != layer.experts || *width != layer.intermediate)) return std::nullopt;
     count = layer.experts;
+    width = layer.intermediate;
   }
   return count;
 }
@@ -50,6 +52,31 @@ namespace detail {
     list.push_back(layer.feed_forward == feed_forward_kind::dense ? ordered_json(nullptr) : std::move(kept));
   }
   return list;
+}
+
+// The width of routed experts where neurons went: one number, or a list where layers differ.
+inline void set_widths(ordered_json& out, model_config const& before, model_config const& planned) {
+  index_t was = 0;
+  for (layer_config const& layer : before.layers)
+    if (layer.feed_forward == feed_forward_kind::moe) was = layer.intermediate;
+  bool changed = false, equal = true;
+  std::optional<index_t> width;
+  ordered_json list = ordered_json::array();
+  for (layer_config const& layer : planned.layers) {
+    bool const moe = layer.feed_forward == feed_forward_kind::moe;
+    list.push_back(moe ? ordered_json(layer.intermediate) : ordered_json(nullptr));
+    if (!moe) continue;
+    changed = changed || layer.intermediate != was;
+    equal = equal && (!width || *width == layer.intermediate);
+    width = layer.intermediate;
+  }
+  std::string const key(planned.family->keys.expert_intermediate);
+  if (!changed || key.empty()) return;
+  if (equal) {
+    out[key] = *width;
+  } else {
+    out[key] = std::move(list);
+  }
 }
 
 }  // namespace detail
@@ -105,6 +132,7 @@ namespace detail {
   } else if (count || any_drop) {
     out[experts] = detail::expert_list(planned);
   }
+  detail::set_widths(out, config, planned);
   if (any_originals) {
     out["layer_experts_idx"] = detail::original_expert_list(planned);
   } else {
@@ -121,11 +149,20 @@ namespace detail {
   return out;
 }
 
+/// Whether the plan makes novices in a layer that stays.
+[[nodiscard]] inline bool makes_novices(plan const& p) {
+  return std::any_of(p.layers.begin(), p.layers.end(),
+                     [](layer_plan const& layer) { return layer.block && layer.feed_forward && !layer.novices.empty(); });
+}
+
 /// Which engines load a model of this shape, one sentence each; shown before anything is written.
 [[nodiscard]] inline std::vector<std::string> loading_notes(model_config const& planned, std::string_view format,
-                                                            int fewest_bits) {
+                                                            int fewest_bits, bool novices = false) {
   std::vector<std::string> notes;
-  if (uniform_experts(planned)) {
+  if (novices) {
+    notes.push_back("some experts are constant vectors (novices): slimtrim loads them; transformers, vLLM, SGLang and llama.cpp "
+                    "do not");
+  } else if (uniform_experts(planned)) {
     notes.push_back("same shape as an ordinary " + std::string(planned.family->model_type) +
                     " model: transformers, vLLM, SGLang and llama.cpp's converter accept the layout");
   } else {

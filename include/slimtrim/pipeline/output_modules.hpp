@@ -25,31 +25,40 @@ struct copied_tensor {
   std::optional<std::vector<index_t>> rows{};  ///< only these, of dimension `row_dimension`; absent: all
 };
 
-/// One module whose weight is changed by slim steps.
+/// One module whose weight is changed: by slim steps, or by what the plan does inside its expert.
 struct slimmed_module {
   module_id from{};
   module_id to{};
   std::string stem{};  ///< of the output's tensors
   index_t rows = 0;
   index_t columns = 0;
-  std::vector<step> steps{};                ///< in order, at least one
+  std::vector<step> steps{};                ///< in order; none where the plan alone changes the weight
   std::optional<packed_scheme> scheme{};    ///< when the last word is a packed one; else dense
   tensor_description dense{};               ///< used without scheme: the tensor as the input had it
+};
+
+/// One vector that the plan itself holds, written as float32.
+struct constant_tensor {
+  tensor_description tensor{};
+  std::vector<float> values{};
 };
 
 /// Everything that will be written, in the order of the model.
 struct output_modules {
   std::vector<copied_tensor> copies{};
   std::vector<slimmed_module> slimmed{};
+  std::vector<constant_tensor> constants{};  ///< novices
   std::vector<std::string> dense_linears{};  ///< stems of output linears that stay dense
   std::vector<std::string> passed_through{}; ///< tensors that the family does not know
 };
 
 /// Decides for every tensor of `input`. Throws `input_error` when a tensor unknown to the family names a layer that is
-/// renumbered in a way that cannot be followed, or a slim step hits a weight that is packed already.
+/// renumbered in a way that cannot be followed, or a slim step, a merge or a loss of neurons hits a weight that is packed
+/// already; `usage_error` when the family has no name for a novice.
 [[nodiscard]] inline output_modules list_output_modules(checkpoint const& input, model_config const& config,
                                                         plan const& p, scale_type scales) {
   model_family const& family = *config.family;
+  model_config const planned = planned_config(config, p);
   output_modules result;
   // "model.layers." in front of a number: where an unknown tensor names its layer.
   std::string layer_prefix(family.pattern(module_role::attention_norm));
@@ -100,23 +109,26 @@ struct output_modules {
     }
     auto const target = planned_module(p, *e.id);
     if (!target) continue;
+    if (e.id->role == module_role::novice && p.layer(e.id->layer).find_novice(e.id->expert) != nullptr) continue;
     std::vector<step> steps;
     for (step const& s : p.slimming)
       if (is_target(s, family, *e.id)) steps.push_back(s);
     std::string const stem = module_stem(family, *target);
-    if (!steps.empty()) {
+    bool const changed = is_expert_matrix_role(e.id->role) && p.layer(e.id->layer).changes_weights(e.id->expert);
+    if (!steps.empty() || changed) {
       if (!e.suffix.empty())
-        throw input_error(input.place(), "tensor '" + printable(tensor.name) +
-                                             "': is packed already, and the recipe would slim it again");
+        throw input_error(input.place(), "tensor '" + printable(tensor.name) + "': is packed already, and the recipe would " +
+                                             (changed ? "merge it or take neurons from it" : "slim it again"));
       slimmed_module m;
       m.from = *e.id;
       m.to = *target;
       m.stem = stem;
-      m.rows = tensor.shape[0];
-      m.columns = tensor.shape[1];
       m.dense.name = module_name(family, *target);
       m.dense.type = tensor.type;
       m.dense.shape = tensor.shape;
+      if (changed) m.dense.shape = module_shape(planned, *target);
+      m.rows = m.dense.shape[0];
+      m.columns = m.dense.shape[1];
       if (e.id->role == module_role::router) m.rows = m.dense.shape[0] = static_cast<index_t>(p.layer(e.id->layer).experts.size());
       for (step const& s : steps)
         if (is_quantization(s.method)) {
@@ -144,6 +156,14 @@ struct output_modules {
       result.dense_linears.push_back(stem);
     result.copies.push_back(std::move(copy));
   }
+  for (index_t i = 0; i < config.layer_count(); ++i)
+    for (novice const& each : p.layer(i).novices) {
+      auto const target = planned_module(p, {module_role::novice, i, each.expert});
+      if (!target) continue;
+      std::string const name = module_name(family, *target);
+      if (name.empty()) throw usage_error("novice: the family " + std::string(family.model_type) + " has no name for novices");
+      result.constants.push_back({{name, dtype::float32, {static_cast<index_t>(each.constant.size())}}, each.constant});
+    }
   return result;
 }
 

@@ -8,6 +8,7 @@
 #include <slimtrim/io/json.hpp>
 #include <slimtrim/model/model_config.hpp>
 #include <slimtrim/model/module.hpp>
+#include <slimtrim/pipeline/layer_plan.hpp>
 #include <slimtrim/pipeline/recipe.hpp>
 
 #include <algorithm>
@@ -19,16 +20,6 @@
 
 namespace slimtrim {
 inline namespace v0 {
-
-/// What happens to one decoder layer.
-struct layer_plan {
-  bool block = true;         ///< false: the whole layer goes, and later layers are renumbered
-  bool attention = true;     ///< false: the attention goes, with its norm
-  bool feed_forward = true;  ///< false: the MoE or dense part goes, with its norm
-  /// The experts that stay, ascending; empty for layers without experts.
-  std::vector<index_t> experts{};
-  friend bool operator==(layer_plan const&, layer_plan const&) = default;
-};
 
 /// The whole of it. `evidence` has one object per trim step: criterion, scores, what went.
 struct plan {
@@ -67,22 +58,17 @@ inline void check_plan(plan const& p, model_config const& config, std::string co
   for (index_t i = 0; i < config.layer_count(); ++i) {
     layer_plan const& layer = p.layer(i);
     layer_config const& shape = config.layer(i);
-    std::string const at = "field 'layers[" + std::to_string(i) + "]";
+    std::string const at = "layers[" + std::to_string(i) + "]";
     if (!layer.block) continue;
     anything = anything || layer.attention || layer.feed_forward;
-    if (layer.attention && !shape.attention) refuse(at + ".attention': expected false, the model has none there");
+    if (layer.attention && !shape.attention) refuse("field '" + at + ".attention': expected false, the model has none there");
     if (layer.feed_forward && shape.feed_forward == feed_forward_kind::none)
-      refuse(at + ".feed_forward': expected false, the model has none there");
+      refuse("field '" + at + ".feed_forward': expected false, the model has none there");
     if (!layer.feed_forward) continue;
-    for (std::size_t e = 0; e < layer.experts.size(); ++e) {
-      if (layer.experts[e] < 0 || layer.experts[e] >= shape.experts)
-        refuse(at + ".experts': expected indices below " + std::to_string(shape.experts) + ", found " +
-               std::to_string(layer.experts[e]));
-      if (e > 0 && layer.experts[e] <= layer.experts[e - 1]) refuse(at + ".experts': expected ascending indices");
-    }
+    check_layer_plan(layer, shape, config.hidden, place, at);
     if (shape.feed_forward == feed_forward_kind::moe && static_cast<index_t>(layer.experts.size()) < shape.top_k)
-      refuse(at + ".experts': expected at least " + std::to_string(shape.top_k) + " (the experts that a token takes), found " +
-             std::to_string(layer.experts.size()));
+      refuse("field '" + at + ".experts': expected at least " + std::to_string(shape.top_k) +
+             " (the experts that a token takes), found " + std::to_string(layer.experts.size()));
   }
   if (!anything) refuse("field 'layers': expected at least one layer that stays");
 }
@@ -107,6 +93,7 @@ inline void check_plan(plan const& p, model_config const& config, std::string co
       layer.top_k = std::min(layer.top_k, layer.experts);
       bool const untouched = config.layer(i).original_experts.empty() && layer.experts == config.layer(i).experts;
       layer.original_experts = untouched ? std::vector<index_t>{} : std::move(originals);
+      if (!kept.neurons.empty()) layer.intermediate = static_cast<index_t>(kept.neurons.begin()->second.size());
     }
     result.layers.push_back(std::move(layer));
   }
@@ -129,6 +116,10 @@ inline void check_plan(plan const& p, model_config const& config, std::string co
 [[nodiscard]] constexpr bool is_expert_role(module_role of) {
   return of >= module_role::gate && of <= module_role::novice;
 }
+/// Whether a role is one of a routed expert's three matrices.
+[[nodiscard]] constexpr bool is_expert_matrix_role(module_role of) {
+  return of >= module_role::gate && of <= module_role::down;
+}
 
 /// What the module is called after the plan; nothing when it goes.
 [[nodiscard]] inline std::optional<module_id> planned_module(plan const& p, module_id id) {
@@ -142,6 +133,7 @@ inline void check_plan(plan const& p, model_config const& config, std::string co
   if (is_expert_role(id.role)) {
     auto const at = std::lower_bound(kept.experts.begin(), kept.experts.end(), id.expert);
     if (at == kept.experts.end() || *at != id.expert) return std::nullopt;
+    if (id.role != module_role::novice && kept.find_novice(id.expert) != nullptr) return std::nullopt;
     result.expert = at - kept.experts.begin();
   }
   return result;

@@ -17,17 +17,94 @@ inline namespace v0 {
   ordered_json layers = ordered_json::array();
   for (std::size_t i = 0; i < p.layers.size(); ++i) {
     layer_plan const& layer = p.layers[i];
-    layers.push_back({{"layer", i},
-                      {"block", layer.block},
-                      {"attention", layer.attention},
-                      {"feed_forward", layer.feed_forward},
-                      {"experts", layer.experts}});
+    ordered_json one{{"layer", i},
+                     {"block", layer.block},
+                     {"attention", layer.attention},
+                     {"feed_forward", layer.feed_forward},
+                     {"experts", layer.experts}};
+    for (novice const& each : layer.novices)
+      one["novices"].push_back({{"expert", each.expert}, {"constant", each.constant}});
+    for (merge_group const& each : layer.merges) {
+      one["merges"].push_back({{"kept", each.kept}, {"members", each.members}, {"weights", each.weights}});
+      if (!each.orders.empty()) one["merges"].back()["orders"] = each.orders;
+    }
+    for (auto const& [expert, list] : layer.neurons) one["neurons"].push_back({{"expert", expert}, {"kept", list}});
+    layers.push_back(std::move(one));
   }
   ordered_json slimming = ordered_json::array();
   for (step const& s : p.slimming) slimming.push_back(to_toml(s));
   return ordered_json{{"slimtrim_plan", 1},   {"recipe", p.recipe},     {"model", p.fingerprint},
                       {"layers", layers},     {"slimming", slimming},   {"evidence", p.evidence}};
 }
+
+namespace detail {
+
+// Reads what a plan may say about the inside of a layer's experts; all of it is optional.
+class layer_plan_reader {
+ public:
+  layer_plan_reader(ordered_json const& entry, std::string at, std::string const& place)
+      : entry_(entry), at_(std::move(at)), place_(place) {}
+
+  void read_into(layer_plan& layer) const {
+    each("novices", [&](ordered_json const& one, std::string const& at) {
+      novice n;
+      n.expert = index(require_field(one, "expert", place_), at + ".expert");
+      for (double const value : numbers(require_field(one, "constant", place_), at + ".constant"))
+        n.constant.push_back(static_cast<float>(value));
+      layer.novices.push_back(std::move(n));
+    });
+    each("merges", [&](ordered_json const& one, std::string const& at) {
+      merge_group group;
+      group.kept = index(require_field(one, "kept", place_), at + ".kept");
+      group.members = indices(require_field(one, "members", place_), at + ".members");
+      group.weights = numbers(require_field(one, "weights", place_), at + ".weights");
+      if (ordered_json const* const orders = find_field(one, "orders"))
+        for (ordered_json const& order : list(*orders, at + ".orders")) group.orders.push_back(indices(order, at + ".orders"));
+      layer.merges.push_back(std::move(group));
+    });
+    each("neurons", [&](ordered_json const& one, std::string const& at) {
+      index_t const expert = index(require_field(one, "expert", place_), at + ".expert");
+      if (!layer.neurons.emplace(expert, indices(require_field(one, "kept", place_), at + ".kept")).second)
+        throw input_error(place_, "field '" + at + ".expert': expected each expert once, found " + std::to_string(expert) + " twice");
+    });
+  }
+
+ private:
+  template <class Visit>
+  void each(char const* key, Visit&& visit) const {
+    ordered_json const* const found = find_field(entry_, key);
+    if (found == nullptr) return;
+    std::string const at = at_ + "." + key;
+    std::size_t i = 0;
+    for (ordered_json const& one : list(*found, at)) visit(one, at + "[" + std::to_string(i++) + "]");
+  }
+  [[nodiscard]] ordered_json const& list(ordered_json const& value, std::string const& at) const {
+    if (!value.is_array()) throw input_error(place_, "field '" + at + "': expected a list");
+    return value;
+  }
+  [[nodiscard]] index_t index(ordered_json const& value, std::string const& at) const {
+    return integer_value(value, at, 0, 1 << 20, place_);
+  }
+  [[nodiscard]] std::vector<index_t> indices(ordered_json const& value, std::string const& at) const {
+    std::vector<index_t> result;
+    for (ordered_json const& one : list(value, at)) result.push_back(index(one, at));
+    return result;
+  }
+  [[nodiscard]] std::vector<double> numbers(ordered_json const& value, std::string const& at) const {
+    std::vector<double> result;
+    for (ordered_json const& one : list(value, at)) {
+      if (!one.is_number()) throw input_error(place_, "field '" + at + "': expected numbers");
+      result.push_back(one.get<double>());
+    }
+    return result;
+  }
+
+  ordered_json const& entry_;
+  std::string at_;
+  std::string const& place_;
+};
+
+}  // namespace detail
 
 /// Reads a plan. Throws `input_error` naming the field that is missing, of the wrong type or nonsense; whether it fits
 /// a model is for `check_plan` to say.
@@ -61,6 +138,7 @@ inline namespace v0 {
     if (!experts.is_array()) throw input_error(place, "field '" + at + ".experts': expected a list");
     for (ordered_json const& expert : experts)
       layer.experts.push_back(integer_value(expert, at + ".experts", 0, 1 << 20, place));
+    detail::layer_plan_reader(layers[i], at, place).read_into(layer);
     p.layers.push_back(std::move(layer));
   }
   ordered_json const& slimming = require_field(document, "slimming", place);

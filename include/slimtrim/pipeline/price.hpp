@@ -38,6 +38,7 @@ inline namespace v0 {
     for (tensor_description& tensor : packed->describe(m.stem, m.rows, m.columns, *m.scheme))
       described.push_back(std::move(tensor));
   }
+  for (constant_tensor const& each : modules.constants) described.push_back(each.tensor);
   safetensors_layout const layout =
       plan_safetensors(std::move(described), {{"format", "pt"},
                                               {"slimtrim.version", SLIMTRIM_VERSION_STRING},

@@ -81,6 +81,8 @@ struct step {
   /// Trimming: this many layers at the beginning and at the end are kept.
   index_t protect_first = 0;
   index_t protect_last = 0;
+  /// expert_drop, novice: experts of extreme outputs stay (`super_experts`).
+  bool protect_super_experts = false;
 
   friend bool operator==(step const&, step const&) = default;
 };
@@ -135,10 +137,11 @@ inline constexpr std::array<std::string_view, 3> fit_rule_names{"automatic", "re
     case method::sparsegpt: return requirement::tokens;
     default: break;
   }
-  for (std::string_view const name : {"random", "aimer"})
-    if (s.criterion == name) return requirement::weights;
-  for (std::string_view const name : {"reconstruction", "greedy", "greedy_kl", "hc_smoe", "ream"})
+  for (std::string_view const name : {"reconstruction", "greedy", "greedy_kl"})
     if (s.criterion == name) return requirement::tokens;
+  // A novice's constant and the guard come from statistics, whoever ranks.
+  for (std::string_view const name : {"random", "aimer"})
+    if (s.criterion == name && s.method != method::novice && !s.protect_super_experts) return requirement::weights;
   return requirement::statistics;
 }
 
@@ -253,6 +256,7 @@ namespace detail {
   }
   if (s.protect_first != 0) lines.push_back("protect_first = " + std::to_string(s.protect_first));
   if (s.protect_last != 0) lines.push_back("protect_last = " + std::to_string(s.protect_last));
+  if (s.protect_super_experts) lines.push_back("protect_super_experts = true");
   return lines;
 }
 

@@ -56,14 +56,17 @@ class step_table_reader {
       else if (name == "layers") read_layers();
       else if (name == "protect_first") result_.protect_first = number("protect_first", 0);
       else if (name == "protect_last") result_.protect_last = number("protect_last", 0);
+      else if (name == "protect_super_experts") result_.protect_super_experts = boolean(name);
       else fail(name, "one of method, criterion, bits, group, zero_points, scale, order, fit, targets, layers, "
-                      "protect_first or protect_last");
+                      "protect_first, protect_last or protect_super_experts");
     }
     if (is_quantization(result_.method)) read_grid();
     bool const can_fit = result_.method == method::gptq || is_pruning(result_.method);
     require(can_fit || result_.fit == fit_rule::automatic, "fit", "only with gptq, magnitude, wanda or sparsegpt");
     require(is_trim(result_) || (result_.protect_first == 0 && result_.protect_last == 0), "protect_first",
             "only with a method that trims");
+    require(!result_.protect_super_experts || result_.method == method::expert_drop || result_.method == method::novice,
+            "protect_super_experts", "only with expert_drop or novice");
     require(!is_trim(result_) || result_.targets.empty(), "targets", "only with a method that slims");
     return std::move(result_);
   }
@@ -86,6 +89,12 @@ class step_table_reader {
     auto const value = table_[key].value_exact<std::int64_t>();
     if (!value || *value < least) fail(key, "a whole number from " + std::to_string(least));
     return static_cast<index_t>(*value);
+  }
+
+  [[nodiscard]] bool boolean(std::string_view key) const {
+    auto const value = table_[key].value_exact<bool>();
+    if (!value) fail(key, "true or false");
+    return *value;
   }
 
   template <class Enum, std::size_t N>
@@ -116,11 +125,7 @@ class step_table_reader {
     if (table_.contains("group")) q.group = number("group", 0);
     // Rules that follow from the width are chosen again; what the text or the table says stays.
     if (q.bits != bits_before) q.order = default_quantization(result_.method, q.bits, q.group).order;
-    if (table_.contains("zero_points")) {
-      auto const value = table_["zero_points"].value_exact<bool>();
-      if (!value) fail("zero_points", "true or false");
-      q.zero_points = *value;
-    }
+    if (table_.contains("zero_points")) q.zero_points = boolean("zero_points");
     if (table_.contains("scale")) q.scale = choice<scale_rule>("scale", scale_rule_names);
     if (table_.contains("order")) q.order = choice<sweep_order>("order", sweep_order_names);
     bool const is_gptq = result_.method == method::gptq;
@@ -188,10 +193,11 @@ class step_table_reader {
   return result;
 }
 
-/// What `--recipe` takes: a built-in name, a one-line recipe, or the path of a TOML file (ending in `.toml`, or an
-/// existing file). Throws `input_error` for a file that cannot be read and `usage_error` for one that makes no sense.
+/// What `--recipe` takes: a built-in name, a one-line recipe, the text of a TOML recipe, or the path of a TOML file (ending in
+/// `.toml`, or an existing file). Throws `input_error` for a file that cannot be read and `usage_error` for one that makes no sense.
 [[nodiscard]] inline recipe load_recipe(std::string const& argument) {
   constexpr std::uintmax_t largest_file = 1 << 20;
+  if (argument.find("[[step]]") != argument.npos) return parse_recipe_toml(argument, "recipe");
   std::filesystem::path const path(argument);
   std::error_code ignored;
   bool const named_toml = path.extension() == ".toml";

@@ -23,6 +23,10 @@ struct merge_group {
   index_t kept = 0;              ///< whose router row stays, and whose neuron order the others are aligned to
   std::vector<index_t> members;  ///< ascending, `kept` among them
   std::vector<double> weights;   ///< of the average, one a member, adding up to 1
+  /// One a member, or none at all: orders[m][k] is the neuron of member m that plays the part of neuron k of `kept`
+  /// (`align_neurons`); empty: as they are.
+  std::vector<std::vector<index_t>> orders{};
+  friend bool operator==(merge_group const&, merge_group const&) = default;
 };
 
 enum class merge_method {
@@ -205,7 +209,7 @@ namespace detail {
       for (std::size_t const p : positions)
         if (frequency[p] > frequency[centre]) centre = p;
     }
-    merge_group group{experts[centre], {}, {}};
+    merge_group group{experts[centre], {}, {}, {}};
     double total = 0;
     for (std::size_t const p : positions) total += saliency[p];
     for (std::size_t const p : positions) {

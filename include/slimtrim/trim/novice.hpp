@@ -15,6 +15,7 @@ inline namespace v0 {
 struct novice {
   index_t expert = 0;           ///< index in the original model
   std::vector<float> constant;  ///< [hidden]
+  friend bool operator==(novice const&, novice const&) = default;
 };
 
 /// The experts of a layer that stay, and what stands for the others.
