@@ -2,6 +2,7 @@
 
 #include "engine_backend.hpp"
 
+#include <slimtrim/model/prepared_weights.hpp>
 #include <slimtrim/pipeline/self_text.hpp>
 
 #include <sys/resource.h>
@@ -62,7 +63,7 @@ slimtrim::token_windows engine::windows(slimtrim::opened_model const& model, dat
   options.sequence = flags.sequence != 0 ? flags.sequence : (positions > 1 ? std::min<index_t>(2048, positions) : 2048);
   options.seed = at_.seed;
   auto const generate = [&](index_t windows, index_t sequence, std::uint64_t seed) {
-    slimtrim::model const resident = slimtrim::load_model(model.config, *model.weights);
+    slimtrim::model const resident = slimtrim::load_model(state_->backend, model.config, *model.weights);
     return slimtrim::sample_text(state_->backend, resident, windows, sequence, seed, at_.progress);
   };
   return slimtrim::load_windows(flags.data, options, model.config.vocabulary, model.files->folder() / "tokenizer.json",
@@ -94,7 +95,7 @@ std::vector<std::uint32_t> engine::generate(slimtrim::opened_model const& model,
                                             std::vector<std::uint32_t> const& prompt,
                                             slimtrim::generate_options const& options,
                                             std::function<void(std::uint32_t)> const& on_token) const {
-  slimtrim::model const resident = slimtrim::load_model(model.config, *model.weights);
+  slimtrim::model const resident = slimtrim::load_model(state_->backend, model.config, *model.weights);
   slimtrim::forward_workspace work;
   index_t made = 0;
   return slimtrim::generate(state_->backend, resident, prompt, options, work, [&](index_t, std::uint32_t token) {
@@ -106,7 +107,7 @@ std::vector<std::uint32_t> engine::generate(slimtrim::opened_model const& model,
 
 speed engine::measure(slimtrim::opened_model const& model, std::vector<std::uint32_t> const& prompt,
                       index_t length) const {
-  slimtrim::model const resident = slimtrim::load_model(model.config, *model.weights);
+  slimtrim::model const resident = slimtrim::load_model(state_->backend, model.config, *model.weights);
   slimtrim::forward_workspace work;
   speed result;
   slimtrim::generate_options options;
