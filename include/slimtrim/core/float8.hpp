@@ -4,7 +4,6 @@
 #include <slimtrim/core/config.hpp>
 
 #include <cstdint>
-#include <limits>
 
 namespace slimtrim {
 inline namespace v0 {
@@ -20,7 +19,7 @@ struct float8_e4m3 {
     std::uint32_t const sign = static_cast<std::uint32_t>(bits & 0x80U) << 24;
     std::uint32_t const exponent = (bits >> 3) & 0xfU;
     std::uint32_t const mantissa = bits & 0x7U;
-    if (exponent == 0xfU && mantissa == 0x7U) return std::numeric_limits<float>::quiet_NaN();
+    if (exponent == 0xfU && mantissa == 0x7U) return bits_as<float>(0x7fc00000U);
     if (exponent != 0) return bits_as<float>(sign | ((exponent + 120U) << 23) | (mantissa << 20));
     float const magnitude = static_cast<float>(mantissa) * 0.001953125F;  // 2^-9
     return bits_as<float>(sign | bits_as<std::uint32_t>(magnitude));
@@ -53,7 +52,7 @@ struct float8_e8m0 {
   std::uint8_t bits;
 
   SLIMTRIM_HD constexpr explicit operator float() const {
-    if (bits == 0xffU) return std::numeric_limits<float>::quiet_NaN();
+    if (bits == 0xffU) return bits_as<float>(0x7fc00000U);
     // 2^-127 is a subnormal float.
     return bits_as<float>(bits == 0 ? 0x00400000U : static_cast<std::uint32_t>(bits) << 23);
   }

@@ -1,0 +1,73 @@
+// Tensor cores and asynchronous copies of sm_80 and newer: mma.sync m16n8k16 and cp.async.
+#pragma once
+
+#include <slimtrim/cuda/words.hpp>
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <type_traits>
+
+namespace slimtrim {
+inline namespace v0 {
+namespace cuda {
+
+/// d += A B for a 16 x 16 tile A and a 16 x 8 tile B, one warp, float sums; fragments as fragment.hpp describes.
+template <half_precision T>
+__device__ __forceinline__ void multiply_tile(float (&d)[4], std::uint32_t const (&a)[4], std::uint32_t const (&b)[2]) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+}
+
+/// a - b for two pairs, each element rounded to T.
+template <half_precision T>
+[[nodiscard]] __device__ __forceinline__ std::uint32_t subtract_pairs(std::uint32_t a, std::uint32_t b) {
+  std::uint32_t d;
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    // sm_80 has no bf16 subtraction; a * 1 + (-b) is the same and as fast.
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(0x3f803f80U), "r"(b ^ 0x80008000U));
+  } else {
+    asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  }
+  return d;
+}
+
+/// Two floats rounded to T, to nearest even, the first in the low half.
+template <half_precision T>
+[[nodiscard]] __device__ __forceinline__ std::uint32_t round_pair(float low, float high) {
+  std::uint32_t d;
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+  }
+  return d;
+}
+
+/// Starts the copy of 16 bytes to shared memory; where not `valid`, zeros are written and `from` is not read.
+__device__ __forceinline__ void copy_async(void* to_shared, void const* from, bool valid = true) {
+  auto const address = static_cast<std::uint32_t>(__cvta_generic_to_shared(to_shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(valid ? 16 : 0) : "memory");
+}
+/// Closes a group of copies.
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/// Waits until at most `Pending` of this thread's groups are under way.
+template <int Pending>
+__device__ __forceinline__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+}
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace slimtrim

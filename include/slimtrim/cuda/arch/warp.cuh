@@ -1,0 +1,73 @@
+// What every CUDA GPU since sm_80 offers beyond plain C++: barriers, shuffles, dynamic shared memory, wide loads.
+//
+// Kernels use intrinsics and PTX only through the files of this folder. So a test may put others in their place and run
+// the same kernels on the host, thread by thread.
+#pragma once
+
+#include <slimtrim/cuda/words.hpp>
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace slimtrim {
+inline namespace v0 {
+namespace cuda {
+
+__device__ __forceinline__ void sync_block() { __syncthreads(); }
+__device__ __forceinline__ void sync_warp() { __syncwarp(); }
+
+/// The value of lane `lane ^ mask`. All 32 lanes take part.
+template <class T>
+[[nodiscard]] __device__ __forceinline__ T shuffle_xor(T value, int mask) {
+  return __shfl_xor_sync(0xffffffffU, value, mask);
+}
+/// The value of lane `from`. All 32 lanes take part.
+template <class T>
+[[nodiscard]] __device__ __forceinline__ T shuffle(T value, int from) {
+  return __shfl_sync(0xffffffffU, value, from);
+}
+/// One bit a lane. All 32 lanes take part.
+[[nodiscard]] __device__ __forceinline__ std::uint32_t ballot(bool mine) { return __ballot_sync(0xffffffffU, mine); }
+[[nodiscard]] __device__ __forceinline__ int count_bits(std::uint32_t bits) { return __popc(bits); }
+
+/// The block's dynamic shared memory, aligned to 1024 bytes where a kernel asks for that much.
+[[nodiscard]] __device__ __forceinline__ unsigned char* shared_memory() {
+  extern __shared__ __align__(1024) unsigned char slimtrim_shared_bytes[];
+  return slimtrim_shared_bytes;
+}
+
+/// Bytes that are read once: they pass L1 by, and L2 fetches their neighbours too.
+[[nodiscard]] __device__ __forceinline__ words4 load_once(words4 const* from) {
+  words4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(from));
+  return v;
+}
+/// Bytes that other blocks read too.
+[[nodiscard]] __device__ __forceinline__ words4 load_shared_by_blocks(words4 const* from) {
+  words4 v;
+  asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(from));
+  return v;
+}
+
+/// What another block wrote during this kernel, once its ticket says so: L1 is passed by.
+[[nodiscard]] __device__ __forceinline__ float load_fresh(float const* from) { return __ldcg(from); }
+
+/// Raises *at to at least `value` (for error words; integers only, so the result does not depend on the order).
+__device__ __forceinline__ void raise_to(unsigned long long* at, unsigned long long value) { atomicMax(at, value); }
+
+/// A ticket: how many came before, and all that they wrote before is visible to whoever draws the last one.
+[[nodiscard]] __device__ __forceinline__ unsigned int draw_ticket(unsigned int* counter) {
+  __threadfence();
+  unsigned int const ticket = atomicAdd(counter, 1U);
+  __threadfence();
+  return ticket;
+}
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace slimtrim

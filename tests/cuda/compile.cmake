@@ -1,0 +1,13 @@
+# Compiles SOURCE to OBJECT with nvcc for sm_90a and keeps the report of registers and spills beside it.
+get_filename_component(folder ${OBJECT} DIRECTORY)
+file(MAKE_DIRECTORY ${folder})
+execute_process(
+  COMMAND ${COMPILER} -std=c++20 -O2 -gencode=arch=compute_90a,code=sm_90a -Xptxas -v ${FLAGS} -x cu -MD -MF ${OBJECT}.d
+          -c ${SOURCE} -o ${OBJECT}
+  RESULT_VARIABLE failed OUTPUT_VARIABLE output ERROR_VARIABLE output)
+file(WRITE ${OBJECT}.report "${output}")
+if(failed OR output MATCHES "warning")
+  file(REMOVE ${OBJECT})
+  string(REGEX REPLACE "ptxas info[^\n]*\n|    [0-9]+ bytes stack[^\n]*\n" "" output "${output}")
+  message(FATAL_ERROR "${output}")
+endif()

@@ -1,0 +1,58 @@
+# Tests of cuda/: on emulated threads in the host suite; compiled by nvcc under the label `cuda`, run on a device under the
+# label `gpu`. Nothing here that needs nvcc is part of a plain build: the tests build it themselves.
+set(slimtrim_cuda_tests ${CMAKE_CURRENT_SOURCE_DIR}/cuda)
+
+if(TARGET tests_cuda)
+  set(emulator ${slimtrim_cuda_tests}/emulator/emulator.cpp ${slimtrim_cuda_tests}/emulator/libraries.cpp)
+  target_sources(tests_cuda PRIVATE ${emulator})
+  set_source_files_properties(${emulator} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  target_include_directories(tests_cuda BEFORE PRIVATE ${slimtrim_cuda_tests}/emulator)
+  target_compile_options(tests_cuda PRIVATE -Wno-unknown-pragmas)
+endif()
+
+if(NOT TARGET slimtrim_cuda OR NOT CMAKE_CUDA_COMPILER)
+  message(STATUS "slimtrim: no CUDA compiler or SLIMTRIM_CUDA is off: kernels are tested on emulated threads only")
+  return()
+endif()
+
+# slimtrim_nvcc(<object> <source> <extra flags...>): an object of one CUDA source and the compiler's resource report.
+function(slimtrim_nvcc object source)
+  add_custom_command(OUTPUT ${object}
+    COMMAND ${CMAKE_COMMAND} -DCOMPILER=${CMAKE_CUDA_COMPILER} -DSOURCE=${source} -DOBJECT=${object}
+            "-DFLAGS=-I${PROJECT_SOURCE_DIR}/include;-I${PROJECT_SOURCE_DIR}/tests;${ARGN}"
+            -P ${slimtrim_cuda_tests}/compile.cmake
+    DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${source}" VERBATIM)
+endfunction()
+
+# Files that launch kernels; layouts alone need no device.
+file(GLOB sources CONFIGURE_DEPENDS ${slimtrim_cuda_tests}/*_test.cpp)
+set(objects)
+set(names)
+foreach(source IN LISTS sources)
+  file(STRINGS ${source} device_code REGEX "\\.cuh>")
+  if(device_code)
+    get_filename_component(name ${source} NAME_WE)
+    set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/${name}.o)
+    slimtrim_nvcc(${object} ${source})
+    list(APPEND objects ${object})
+    string(REGEX REPLACE "_test$" "" name ${name})
+    list(APPEND names ${name})
+  endif()
+endforeach()
+slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/main.o ${slimtrim_cuda_tests}/device_main.cu)
+list(APPEND objects ${CMAKE_CURRENT_BINARY_DIR}/cuda/main.o)
+set(program ${CMAKE_CURRENT_BINARY_DIR}/cuda/device_tests)
+add_custom_command(OUTPUT ${program}
+  COMMAND ${CMAKE_CUDA_COMPILER} -o ${program} ${objects} -lcublas -lcusolver DEPENDS ${objects} VERBATIM)
+add_custom_target(tests_cuda_device DEPENDS ${program})
+
+add_test(NAME cuda/compile COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target tests_cuda_device)
+set_tests_properties(cuda/compile PROPERTIES LABELS cuda TIMEOUT 1800 FIXTURES_SETUP cuda_device_tests)
+add_test(NAME cuda/resources
+  COMMAND ${CMAKE_COMMAND} -DFOLDER=${CMAKE_CURRENT_BINARY_DIR}/cuda -P ${slimtrim_cuda_tests}/check_resources.cmake)
+set_tests_properties(cuda/resources PROPERTIES LABELS cuda FIXTURES_REQUIRED cuda_device_tests)
+foreach(name IN LISTS names)
+  add_test(NAME gpu/${name} COMMAND ${program} --source-file=*/${name}_test.cpp)
+  set_tests_properties(gpu/${name} PROPERTIES LABELS gpu FIXTURES_REQUIRED cuda_device_tests SKIP_RETURN_CODE 77
+                       FAIL_REGULAR_EXPRESSION "test cases: 0 ")
+endforeach()

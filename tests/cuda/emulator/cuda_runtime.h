@@ -1,0 +1,84 @@
+// A stand-in for the CUDA runtime that runs kernels on the host, so that they are tested where there is no GPU.
+//
+// Every thread of a block is a fiber; fibers change places at barriers and warp exchanges only. Blocks run one after
+// another. Device memory is host memory, so the address sanitizer sees every access out of bounds, and fresh memory is
+// poisoned. Nothing here says anything about speed, memory ordering between blocks, or the compiler.
+#pragma once
+
+// Array bounds that are template parameters of type int; nvcc judges device code.
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+
+#include <cstddef>
+#include <cstdint>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __shared__ static
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+
+inline thread_local dim3 threadIdx{0, 0, 0}, blockIdx{0, 0, 0}, blockDim, gridDim;
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorNotReady = 600 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
+using cudaStream_t = struct emulated_stream*;
+using cudaMemPool_t = struct emulated_pool*;
+
+char const* cudaGetErrorName(cudaError_t);
+char const* cudaGetErrorString(cudaError_t);
+cudaError_t cudaMalloc(void** to, std::size_t bytes);
+cudaError_t cudaFree(void* data);
+cudaError_t cudaMallocFromPoolAsync(void** to, std::size_t bytes, cudaMemPool_t, cudaStream_t);
+cudaError_t cudaFreeAsync(void* data, cudaStream_t);
+cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t);
+cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t);
+cudaError_t cudaStreamSynchronize(cudaStream_t);
+
+enum cudaMemAllocationType { cudaMemAllocationTypePinned = 1 };
+enum cudaMemLocationType { cudaMemLocationTypeDevice = 1 };
+enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4 };
+struct cudaMemPoolProps {
+  cudaMemAllocationType allocType;
+  struct {
+    cudaMemLocationType type;
+    int id;
+  } location;
+};
+cudaError_t cudaMemPoolCreate(cudaMemPool_t*, cudaMemPoolProps const*);
+cudaError_t cudaMemPoolDestroy(cudaMemPool_t);
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*);
+cudaError_t cudaGetDevice(int*);
+
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor
+};
+cudaError_t cudaDeviceGetAttribute(int*, cudaDeviceAttr, int);
+
+namespace emulator {
+
+// Calls `thread(argument)` once for every thread of the grid.
+void run_grid(dim3 blocks, unsigned threads, std::size_t shared_bytes, void (*thread)(void*), void* argument);
+// The calling thread waits for all threads of its block, or of its warp.
+void wait_for_block();
+void wait_for_warp();
+// The dynamic shared memory of the running block.
+unsigned char* shared_bytes();
+// 32 slots of 32 bytes that the lanes of the calling thread's warp share, and its lane.
+unsigned char (*exchange_slots())[32];
+int lane();
+// Copies that land when the thread that started them waits, as late as the rules allow.
+void start_copy(void* to, void const* from, bool valid);
+void close_copies();
+void wait_copies(int pending);
+// Runs the threads of a block in another order: a kernel without races does not notice.
+void set_reversed(bool reversed);
+
+}  // namespace emulator

@@ -1,0 +1,73 @@
+// The host's stand-in for include/slimtrim/cuda/arch/sm80.cuh.
+//
+// The fragments of the tensor-core instruction are written out here once more, as the PTX manual's figures give them, so
+// that fragment.hpp is held against something else than itself.
+#pragma once
+
+#include <slimtrim/cuda/arch/warp.cuh>
+
+#include <cstdint>
+#include <cstring>
+
+namespace slimtrim {
+inline namespace v0 {
+namespace cuda {
+
+template <half_precision T>
+void multiply_tile(float (&d)[4], std::uint32_t const (&a)[4], std::uint32_t const (&b)[2]) {
+  auto* const slots = emulator::exchange_slots();
+  std::memcpy(slots[emulator::lane()], a, 16);
+  std::memcpy(slots[emulator::lane()] + 16, b, 8);
+  emulator::wait_for_warp();
+  auto const element = [&](int lane, int offset, int index) {
+    std::uint16_t bits = 0;
+    std::memcpy(&bits, slots[lane] + offset + 2 * index, 2);
+    return static_cast<float>(T::from_bits(bits));
+  };
+  // PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point type", elements a0 .. a7 and b0 .. b3 of a lane.
+  float A[16][16], B[16][8];
+  for (int lane = 0; lane < 32; ++lane) {
+    int const group = lane >> 2, in_group = lane % 4;
+    for (int i = 0; i < 8; ++i) {
+      int const row = (i < 2 || (i >= 4 && i < 6)) ? group : group + 8;
+      int const column = in_group * 2 + (i & 1) + (i >= 4 ? 8 : 0);
+      A[row][column] = element(lane, 0, i);
+    }
+    for (int i = 0; i < 4; ++i) B[in_group * 2 + (i & 1) + (i >= 2 ? 8 : 0)][group] = element(lane, 16, i);
+  }
+  int const group = emulator::lane() >> 2, in_group = emulator::lane() % 4;
+  for (int i = 0; i < 4; ++i) {
+    int const row = i < 2 ? group : group + 8, column = in_group * 2 + (i & 1);
+    float sum = d[i];
+    for (int k = 0; k < 16; ++k) sum += A[row][k] * B[k][column];
+    d[i] = sum;
+  }
+  emulator::wait_for_warp();
+}
+
+template <half_precision T>
+[[nodiscard]] std::uint32_t subtract_pairs(std::uint32_t a, std::uint32_t b) {
+  auto const one = [&](bool upper) {
+    return T(static_cast<float>(element_of_pair<T>(a, upper)) - static_cast<float>(element_of_pair<T>(b, upper)));
+  };
+  return pair_of<T>(one(false), one(true));
+}
+template <half_precision T>
+[[nodiscard]] std::uint32_t round_pair(float low, float high) {
+  return pair_of<T>(T(low), T(high));
+}
+
+inline void copy_async(void* to_shared, void const* from, bool valid = true) {
+  if (reinterpret_cast<std::uintptr_t>(to_shared) % 16 != 0 || (valid && reinterpret_cast<std::uintptr_t>(from) % 16 != 0))
+    __builtin_trap();
+  emulator::start_copy(to_shared, from, valid);
+}
+inline void commit_copies() { emulator::close_copies(); }
+template <int Pending>
+void wait_for_copies() {
+  emulator::wait_copies(Pending);
+}
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace slimtrim

@@ -1,0 +1,52 @@
+// The host's stand-in for include/slimtrim/cuda/arch/warp.cuh: the same functions over emulated threads.
+#pragma once
+
+#include <slimtrim/cuda/words.hpp>
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace slimtrim {
+inline namespace v0 {
+namespace cuda {
+
+inline void sync_block() { emulator::wait_for_block(); }
+inline void sync_warp() { emulator::wait_for_warp(); }
+
+template <class T>
+[[nodiscard]] T shuffle(T value, int from) {
+  static_assert(sizeof(T) <= 32);
+  auto* const slots = emulator::exchange_slots();
+  std::memcpy(slots[emulator::lane()], &value, sizeof(T));
+  emulator::wait_for_warp();
+  T taken;
+  std::memcpy(&taken, slots[from & 31], sizeof(T));
+  emulator::wait_for_warp();
+  return taken;
+}
+template <class T>
+[[nodiscard]] T shuffle_xor(T value, int mask) {
+  return shuffle(value, emulator::lane() ^ mask);
+}
+[[nodiscard]] inline std::uint32_t ballot(bool mine) {
+  auto* const slots = emulator::exchange_slots();
+  slots[emulator::lane()][0] = mine ? 1 : 0;
+  emulator::wait_for_warp();
+  std::uint32_t bits = 0;
+  for (int i = 0; i < 32; ++i) bits |= static_cast<std::uint32_t>(slots[i][0]) << i;
+  emulator::wait_for_warp();
+  return bits;
+}
+[[nodiscard]] inline int count_bits(std::uint32_t bits) { return __builtin_popcount(bits); }
+[[nodiscard]] inline unsigned char* shared_memory() { return emulator::shared_bytes(); }
+[[nodiscard]] inline words4 load_once(words4 const* from) { return *from; }
+[[nodiscard]] inline words4 load_shared_by_blocks(words4 const* from) { return *from; }
+[[nodiscard]] inline float load_fresh(float const* from) { return *from; }
+inline void raise_to(unsigned long long* at, unsigned long long value) { *at = *at < value ? value : *at; }
+[[nodiscard]] inline unsigned int draw_ticket(unsigned int* counter) { return (*counter)++; }
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace slimtrim
