@@ -56,3 +56,18 @@ foreach(name IN LISTS names)
   set_tests_properties(gpu/${name} PROPERTIES LABELS gpu FIXTURES_REQUIRED cuda_device_tests SKIP_RETURN_CODE 77
                        FAIL_REGULAR_EXPRESSION "test cases: 0 ")
 endforeach()
+
+# The benchmarks, so that they keep compiling; bench/cuda/run.sh compiles and runs them on a machine with a device.
+file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/cuda/*.cu)
+set(objects)
+foreach(source IN LISTS sources)
+  get_filename_component(name ${source} NAME_WE)
+  slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/${name}.o ${source})
+  list(APPEND objects ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/${name}.o)
+endforeach()
+set(program ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/bench_cuda)
+add_custom_command(OUTPUT ${program}
+  COMMAND ${CMAKE_CUDA_COMPILER} -o ${program} ${objects} -lcublas -lcusolver DEPENDS ${objects} VERBATIM)
+add_custom_target(bench_cuda_device DEPENDS ${program})
+add_test(NAME cuda/compile_bench COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target bench_cuda_device)
+set_tests_properties(cuda/compile_bench PROPERTIES LABELS cuda TIMEOUT 1800 DEPENDS cuda/compile)

@@ -1,0 +1,84 @@
+// Y = X Wᵀ for one to many tokens: a naive kernel, the few-token and the many-token kernel with 4-bit and bfloat16 weights,
+// and cuBLAS. Weights rotate among enough copies to leave L2.
+#include "support.cuh"
+
+#include <slimtrim/cuda/few_tokens.cuh>
+#include <slimtrim/cuda/many_tokens.cuh>
+
+#include <memory>
+
+namespace cuda_bench {
+
+namespace {
+
+// The bottom of the ladder: a thread an output, elements found one by one.
+__global__ void naive_product(cuda::tile_weight_view w, device_matrix<bfloat16 const> X, device_matrix<float> Y) {
+  index_t const row = static_cast<index_t>(blockIdx.x) * blockDim.x + threadIdx.x, token = blockIdx.y;
+  if (row >= w.rows) return;
+  float sum = 0;
+  for (index_t c = 0; c < w.columns; ++c) sum += static_cast<float>(X(token, c)) * cuda::element_at(w, row, c);
+  Y(token, row) = sum;
+}
+
+void shape(session& s, index_t rows, index_t columns) {
+  constexpr auto codes = cuda::tile_kind::codes4, halves = cuda::tile_kind::bfloat16;
+  constexpr int copies = 8;
+  std::vector<std::unique_ptr<random_tiles>> w, dense;
+  std::vector<cuda::device_buffer<bfloat16>> plain;
+  for (std::uint32_t i = 0; i < copies; ++i) {
+    w.push_back(std::make_unique<random_tiles>(s, rows, columns, codes, 100 + i));
+    dense.push_back(std::make_unique<random_tiles>(s, rows, columns, halves, 200 + i));
+    plain.push_back(random_halves(s, rows * columns, 0.03F, 300 + i));
+  }
+  double const bytes = static_cast<double>(w[0]->view.bytes()), dense_bytes = 2.0 * static_cast<double>(rows * columns);
+  for (index_t tokens : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096}) {
+    auto const memory = random_halves(s, tokens * columns, 1, 7);
+    auto const X = reading(memory, tokens, columns);
+    cuda::device_buffer<float> out(tokens * rows);
+    cuda::device_buffer<bfloat16> halves_out(tokens * rows);
+    auto const Y = out.matrix(tokens, rows);
+    auto const name = [&](char const* what) {
+      return std::string(what) + " " + std::to_string(rows) + " x " + std::to_string(columns) + ", " + std::to_string(tokens) + " tokens";
+    };
+    double const operations = 2.0 * static_cast<double>(tokens) * static_cast<double>(rows * columns);
+    double const blas = time_graph(s, copies, [&](int i) {
+      cuda::gemm<bfloat16, float>(s.on(), 1.0F, X, transposed(reading(plain[static_cast<std::size_t>(i)], rows, columns)), 0.0F, Y);
+    });
+    s.add({name("cuBLAS bf16"), blas, {{"of bandwidth", s.bandwidth_share(dense_bytes, blas)}, {"of cuBLAS rate", s.rate_share(operations, blas)}}});
+    auto const line = [&](char const* what, double time, double of_bytes) {
+      s.add({name(what), time,
+             {{"of bandwidth", s.bandwidth_share(of_bytes, time)}, {"of cuBLAS rate", s.rate_share(operations, time)}, {"x of cuBLAS", blas / time}}});
+    };
+    auto const at = [&](auto const& all, int i) { return all[static_cast<std::size_t>(i)]->view; };
+    if (tokens == 1)
+      line("naive 4-bit", time_graph(s, 2, [&](int i) {
+             cuda::launch(s.stream, {dim3(static_cast<unsigned>(ceil_div(rows, 128)), static_cast<unsigned>(tokens)), 128, 0}, naive_product,
+                          at(w, i), X, Y);
+           }), bytes);
+    if (tokens <= 32) {
+      line("few tokens 4-bit", time_graph(s, copies, [&](int i) {
+             cuda::few_tokens_product<bfloat16, codes, float>(s.on(), at(w, i), X, Y);
+           }), bytes);
+      line("few tokens bf16", time_graph(s, copies, [&](int i) {
+             cuda::few_tokens_product<bfloat16, halves, float>(s.on(), at(dense, i), X, Y);
+           }), dense_bytes);
+    }
+    if (tokens >= 8) {
+      line("many tokens 4-bit", time_graph(s, copies, [&](int i) {
+             cuda::many_tokens_product<bfloat16, codes, float>(s.on(), at(w, i), X, Y);
+           }), bytes);
+      line("many tokens bf16", time_graph(s, copies, [&](int i) {
+             cuda::many_tokens_product<bfloat16, halves, float>(s.on(), at(dense, i), X, Y);
+           }), dense_bytes);
+    }
+  }
+}
+
+}  // namespace
+
+void bench_products(session& s) {
+  shape(s, 14336, 4096);
+  shape(s, 4096, 14336);
+}
+
+}  // namespace cuda_bench
