@@ -8,6 +8,9 @@ if(TARGET tests_cuda)
   set_source_files_properties(${emulator} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
   target_include_directories(tests_cuda BEFORE PRIVATE ${slimtrim_cuda_tests}/emulator)
   target_compile_options(tests_cuda PRIVATE -Wno-unknown-pragmas)
+  add_test(NAME cuda/reversed_threads
+    COMMAND ${CMAKE_COMMAND} -E env SLIMTRIM_EMULATOR_REVERSED=1 $<TARGET_FILE:tests_cuda>
+            --source-file=*few_tokens*,*many_tokens*,*moe_layer*,*route*,*quantize*,*product*)
 endif()
 
 if(NOT TARGET slimtrim_cuda OR NOT CMAKE_CUDA_COMPILER)

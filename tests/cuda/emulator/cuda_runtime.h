@@ -2,7 +2,8 @@
 //
 // Every thread of a block is a fiber; fibers change places at barriers and warp exchanges only. Blocks run one after
 // another. Device memory is host memory, so the address sanitizer sees every access out of bounds, and fresh memory is
-// poisoned. Nothing here says anything about speed, memory ordering between blocks, or the compiler.
+// poisoned. With SLIMTRIM_EMULATOR_REVERSED in the environment threads run from the last to the first, which a kernel
+// without races does not notice. Nothing here says anything about speed, memory ordering between blocks, or the compiler.
 #pragma once
 
 // Array bounds that are template parameters of type int; nvcc judges device code.
@@ -78,7 +79,5 @@ int lane();
 void start_copy(void* to, void const* from, bool valid);
 void close_copies();
 void wait_copies(int pending);
-// Runs the threads of a block in another order: a kernel without races does not notice.
-void set_reversed(bool reversed);
 
 }  // namespace emulator

@@ -111,7 +111,7 @@ struct machine {
   unsigned current = 0, threads = 0;
   void (*thread)(void*) = nullptr;
   void* argument = nullptr;
-  bool reversed = false;
+  bool reversed = std::getenv("SLIMTRIM_EMULATOR_REVERSED") != nullptr;
 };
 
 machine& self() {
@@ -246,7 +246,6 @@ void wait_copies(int pending) {
   }
   me.copies.erase(me.copies.begin(), me.copies.begin() + static_cast<std::ptrdiff_t>(done));
 }
-void set_reversed(bool reversed) { self().reversed = reversed; }
 
 }  // namespace emulator
 

@@ -41,16 +41,16 @@ struct uniform_grid {
   int bits = 4;
   bool symmetric = true;
 
-  [[nodiscard]] constexpr int code_bits() const { return bits; }
-  [[nodiscard]] constexpr int middle() const { return 1 << (bits - 1); }
-  [[nodiscard]] constexpr int last_code() const { return (1 << bits) - 1; }
+  [[nodiscard]] SLIMTRIM_HD constexpr int code_bits() const { return bits; }
+  [[nodiscard]] SLIMTRIM_HD constexpr int middle() const { return 1 << (bits - 1); }
+  [[nodiscard]] SLIMTRIM_HD constexpr int last_code() const { return (1 << bits) - 1; }
   /// Bound of |code - zero| as a power of two.
-  [[nodiscard]] constexpr int span_bits() const { return symmetric ? bits - 1 : bits; }
+  [[nodiscard]] SLIMTRIM_HD constexpr int span_bits() const { return symmetric ? bits - 1 : bits; }
 
   /// Throws `error` when no such grid exists.
   void check() const { expects(bits >= 1 && bits <= 8, "uniform_grid", "bits must be 1 to 8"); }
 
-  [[nodiscard]] scale_and_zero from_range(float lowest, float highest, scale_type type) const {
+  [[nodiscard]] SLIMTRIM_HD scale_and_zero from_range(float lowest, float highest, scale_type type) const {
     double const low = lowest < 0 ? static_cast<double>(lowest) : 0.0;
     double const high = highest > 0 ? static_cast<double>(highest) : 0.0;
     if (symmetric) {
@@ -61,11 +61,11 @@ struct uniform_grid {
     return {scale, zero_of(low, scale)};
   }
   /// The zero point that puts `low` <= 0 on code 0, as near as integers allow.
-  [[nodiscard]] int zero_of(double low, float scale) const {
+  [[nodiscard]] SLIMTRIM_HD int zero_of(double low, float scale) const {
     double const zero = std::nearbyint(-low / static_cast<double>(scale));
     return zero < 0 ? 0 : (zero > last_code() ? last_code() : static_cast<int>(zero));
   }
-  [[nodiscard]] std::uint32_t encode(float value, scale_and_zero at) const {
+  [[nodiscard]] SLIMTRIM_HD std::uint32_t encode(float value, scale_and_zero at) const {
     float const bottom = static_cast<float>(-middle()), top = static_cast<float>(last_code() - middle());
     float x = value / at.scale + static_cast<float>(at.zero - middle());
     x = x < bottom ? bottom : x;
@@ -73,7 +73,7 @@ struct uniform_grid {
     // Adding 1.5 * 2^23 leaves the integer nearest to x (ties to even) in the low bits.
     return (bits_as<std::uint32_t>(x + 12582912.0F) + static_cast<std::uint32_t>(middle())) & 0xffU;
   }
-  [[nodiscard]] float decode(std::uint32_t code, scale_and_zero at) const {
+  [[nodiscard]] SLIMTRIM_HD float decode(std::uint32_t code, scale_and_zero at) const {
     return static_cast<float>(static_cast<int>(code) - at.zero) * at.scale;
   }
 };

@@ -22,7 +22,7 @@ struct scale_and_zero {
 /// or infinite, and scale * span stays a finite float for any span up to 2^span_bits.
 /// A scale that is not positive (an all-zero group) becomes 1. Bounds: [2^-126, 1.9921875 * 2^(127 - span_bits)],
 /// for float16 [2^-24, 65504]; reciprocals of all of them are finite.
-[[nodiscard]] inline float round_scale(double scale, scale_type type, int span_bits) {
+[[nodiscard]] SLIMTRIM_HD inline float round_scale(double scale, scale_type type, int span_bits) {
   if (!(scale > 0)) return 1.0F;
   double smallest = 0x1.0p-126, largest = 0x1.fep127 / static_cast<double>(1 << span_bits);
   if (type == scale_type::float16) {
