@@ -145,8 +145,8 @@ enum class hessian_source { own, pooled, diagonal, none };
 
 /// Token counts below which an expert's own Hessian is not trusted alone, relative to its columns c:
 /// from `enough` * c tokens on it is used as it is; below, it is blended with the layer's pooled one, weight
-/// tokens / (enough * c); when even the pool has fewer than `pool_enough` * c tokens, the blend keeps only its diagonal;
-/// without any token there is nothing, and the caller rounds to nearest.
+/// tokens / (enough * c); when there is no pool, or even the pool has fewer than `pool_enough` * c tokens, only the diagonal is
+/// borrowed; without any token there is nothing, and the caller rounds to nearest.
 struct shrinkage {
   double enough = 1.0;
   double pool_enough = 0.25;
@@ -155,11 +155,13 @@ struct shrinkage {
 /// Shrinks an under-fed expert's Hessian, in place.
 ///
 /// own: [c, c], the sum over `tokens` tokens; pooled: the sum over `pooled_tokens` tokens of all experts of the layer, or an
-/// empty view where none fits. On return `own` is a mean over tokens (a sum for hessian_source::own). H = a own / n + (1 - a) pooled / m
-/// with a = n / (enough c), after Ledoit and Wolf (2004) with a fixed intensity instead of an estimated one.
+/// empty view where none fits. On return `own` is a mean over tokens (a sum for hessian_source::own). H = a own / n + (1 - a) target
+/// with a = tokens / (enough c) and target = pooled / m, its diagonal where the pool is thin, or the diagonal of own / n without a
+/// pool; after Ledoit and Wolf (2004) with a fixed intensity instead of an estimated one.
+/// own_weight: n, where the tokens in `own` are weighted: the sum of their squared weights; 0: tokens.
 template <class B>
 hessian_source shrink_hessian(B const& backend, matrix_view<float> own, double tokens, matrix_view<float const> pooled,
-                              double pooled_tokens, shrinkage const& rule = {}) {
+                              double pooled_tokens, shrinkage const& rule = {}, double own_weight = 0) {
   index_t const c = own.extent(0);
   double const wanted = rule.enough * static_cast<double>(c);
   if (tokens >= wanted && tokens > 0) return hessian_source::own;
@@ -167,15 +169,16 @@ hessian_source shrink_hessian(B const& backend, matrix_view<float> own, double t
   if (pool) expects_equal(pooled.extent(0), c, "shrink_hessian", "rows of the pooled Hessian");
   if (!(tokens > 0) && !pool) return hessian_source::none;
   bool const usable = tokens > 0 && detail::all_finite(as_const(own));
-  double const a = !usable ? 0.0 : (pool ? tokens / wanted : 1.0);
+  double const a = usable ? tokens / wanted : 0.0, n = own_weight > 0 ? own_weight : tokens;
   bool const diagonal_only = !pool || pooled_tokens < rule.pool_enough * static_cast<double>(c);
   if (!usable && !pool) return hessian_source::none;
   parallel_for(backend.run_on(), ceil_div(c, 64), [&](index_t piece) {
     for (index_t i = piece * 64; i < std::min(c, (piece + 1) * 64); ++i)
       for (index_t j = 0; j < c; ++j) {
-        double value = a > 0 ? a * static_cast<double>(own(i, j)) / tokens : 0.0;
-        if (pool) value += (1.0 - a) * static_cast<double>(pooled(i, j)) / pooled_tokens;
-        own(i, j) = diagonal_only && i != j ? 0.0F : static_cast<float>(value);
+        double const mean = usable ? static_cast<double>(own(i, j)) / n : 0.0;
+        double target = pool ? static_cast<double>(pooled(i, j)) / pooled_tokens : mean;
+        if (diagonal_only && i != j) target = 0.0;
+        own(i, j) = static_cast<float>(a * mean + (1.0 - a) * target);
       }
   });
   return diagonal_only ? hessian_source::diagonal : hessian_source::pooled;

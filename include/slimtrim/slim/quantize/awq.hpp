@@ -96,6 +96,39 @@ inline std::vector<float> awq_candidate(std::vector<double> const& activity, std
   return out;
 }
 
+// Rows of `found` whose error against W (both for inputs divided by the scales) is above that of `plain` become plain's; returns how
+// many. A judge that is not finite judges nothing.
+template <host_backend B>
+index_t keep_better_rows(B const& backend, matrix_view<float const> W, matrix_view<float const> judge, std::vector<float> const& scales,
+                         quantized_matrix const& plain, quantized_matrix& found) {
+  index_t const n = W.extent(0), c = W.extent(1);
+  if (!all_finite(judge)) return 0;
+  constexpr index_t strip = 512;
+  matrix<float> difference(std::min(strip, n), c);
+  buffer<double> before(std::min(strip, n)), after(std::min(strip, n));
+  index_t kept = 0;
+  for (index_t first = 0; first < n; first += strip) {
+    index_t const height = std::min(strip, n - first);
+    auto const D = rows(difference.view(), 0, height);
+    for (quantized_matrix const* q : {&plain, static_cast<quantized_matrix const*>(&found)}) {
+      for_rows(backend.run_on(), height, [&](index_t i) {
+        dequantize(q->view(), first + i, &D(i, 0));
+        for (index_t j = 0; j < c; ++j)
+          D(i, j) = (D(i, j) - W(first + i, j)) / (scales.empty() ? 1.0F : scales[static_cast<std::size_t>(j)]);
+      });
+      hessian_errors(backend, as_const(D), judge, vector_view<double>((q == &plain ? before : after).data(), height));
+    }
+    for (index_t i = 0; i < height; ++i) {
+      if (after[i] <= before[i]) continue;
+      ++kept;
+      index_t const r = first + i;
+      for (index_t g = 0; g < found.scales.extent(1); ++g) found.set(r, g, plain.at(r, g));
+      std::copy_n(&plain.words(r, 0), found.words.extent(1), &found.words(r, 0));
+    }
+  }
+  return kept;
+}
+
 // Replaces each value by the mean over the channels tied to it.
 inline void average_tied(std::vector<index_t> const& tied, std::vector<double>& values) {
   if (tied.empty()) return;
@@ -187,13 +220,17 @@ template <host_backend B, class T>
 /// Rounds W diag(scales), clipping each group's range so that its output error is least.
 ///
 /// For each row and group, argmin over f of d H_gg dᵀ with d = w' - Q(w'; range * f), w' = w diag(s), H' = diag(1/s) H diag(1/s): the error
-/// of that group alone on the calibration tokens (AWQ's clip search in Gram form). f = 1 is a candidate. Without clip, or with a
-/// Hessian that is not finite, plain round-to-nearest of W diag(s).
-/// weight: [out, in]; hessian: [in, in] of the *unscaled* input; scales: [in] or empty for ones. The result stands for
-/// W diag(s): whoever uses it divides the input by s. Cost 2 candidates * out * in * group multiply-adds. Byte-identical for any executor.
+/// of that group alone on the calibration tokens (AWQ's clip search in Gram form). f = 1 is a candidate. A row whose error over
+/// all groups, d H dᵀ, did not fall is left as plain rounding has it (deviation): clipping is never worse than not clipping on the
+/// tokens of `judge`, which is the Hessian itself unless another is given (an under-fed expert's own, where a blend steers).
+/// Without clip, or with a Hessian that is not finite, plain round-to-nearest of W diag(s).
+/// weight: [out, in]; hessian, judge: [in, in] of the *unscaled* input; scales: [in] or empty for ones; rows_kept: where given, the rows
+/// left as they were. The result stands for W diag(s): whoever uses it divides the input by s. Cost (2 candidates group + 2 in) out in
+/// multiply-adds. Byte-identical for any executor.
 template <host_backend B, matrix_like M>
 [[nodiscard]] quantized_matrix awq(B const& backend, M&& weight, matrix_view<float const> hessian,
-                                   std::vector<float> const& scales = {}, awq_options const& options = {}) {
+                                   std::vector<float> const& scales = {}, awq_options const& options = {},
+                                   matrix_view<float const> judge = {}, index_t* rows_kept = nullptr) {
   auto const W = as_const_matrix(weight);
   using T = typename std::remove_cvref_t<decltype(W)>::value_type;
   index_t const n = W.extent(0), c = W.extent(1), width = options.groups.block_columns(c);
@@ -209,7 +246,9 @@ template <host_backend B, matrix_like M>
   });
   quantized_matrix out =
       rtn(backend, scaled, {options.grid, options.groups, scale_rule::absmax, options.scales_stored_as, {}});
+  if (rows_kept != nullptr) *rows_kept = n;
   if (!options.clip || options.groups.kind == group_kind::tensor || !detail::all_finite(hessian)) return out;
+  quantized_matrix const plain = rtn(backend, scaled, {options.grid, options.groups, scale_rule::absmax, options.scales_stored_as, {}});
 
   constexpr index_t strip = 64;
   parallel_for(backend.run_on(), ceil_div(n, strip), [&](index_t piece) {
@@ -252,6 +291,8 @@ template <host_backend B, matrix_like M>
       out.set_row(i, codes.data());
     }
   });
+  index_t const kept = detail::keep_better_rows(backend, as_const(scaled.view()), judge.data != nullptr ? judge : hessian, scales, plain, out);
+  if (rows_kept != nullptr) *rows_kept = kept;
   return out;
 }
 
