@@ -64,6 +64,27 @@ TEST_CASE("zero points and order can be chosen") {
   CHECK(parse_recipe_toml(to_string(r), "again").steps == r.steps);
 }
 
+TEST_CASE("channel scales, ridges and how the pass over tokens goes") {
+  recipe const r = parse_recipe_toml(one("method = \"awq:4g128\"\nscales = \"power_of_two\"\nfit = \"residual\"") +
+                                         one("method = \"gptq:3g128\"\nscales = \"folded\"\nridges = [0.1, 1, 3e-2]\nsequential = false\naffinity = false"),
+                                     "r.toml");
+  CHECK(r.steps[0].quantization.scales == channel_scales::power_of_two);
+  CHECK(r.steps[0].fit == fit_rule::residual);
+  CHECK(r.steps[1].quantization.scales == channel_scales::folded);
+  CHECK(r.steps[1].ridges == std::vector<double>{0.1, 1, 0.03});
+  CHECK_FALSE(r.steps[1].sequential);
+  CHECK_FALSE(r.steps[1].affinity);
+  CHECK(parse_recipe_toml(to_string(r), "again").steps == r.steps);
+  CHECK(parse_recipe("awq:4g128+gptq:4g128").steps[0].quantization.scales == channel_scales::folded);
+  CHECK(parse_recipe("awq:4g128+gptq:4g128").steps[1].quantization.scales == channel_scales::none);
+  for (char const* const lines :
+       {"method = \"rtn:4\"\nscales = \"folded\"", "method = \"awq:4\"\nscales = \"yes\"", "method = \"wanda:50%\"\nscales = \"none\"",
+        "method = \"rtn:4\"\nridges = [0.1]", "method = \"gptq:4\"\nridges = []", "method = \"gptq:4\"\nridges = [0]",
+        "method = \"gptq:4\"\nridges = [\"1\"]", "method = \"gptq:4\"\nridges = [nan]", "method = \"layer_drop:1\"\nsequential = false",
+        "method = \"rtn:4\"\naffinity = false", "method = \"gptq:4\"\naffinity = 1"})
+    CHECK_MESSAGE(refusal(one(lines)) != "accepted", lines);
+}
+
 TEST_CASE("refusals name the file, the step and the key") {
   CHECK(refusal(one("method = \"rtn:4g128\"\nbits = 5")) == "r.toml: step 1: bits: expected 2, 3, 4 or 8, found 5");
   CHECK(refusal(one("method = \"rtn:4g128\"\nscale = \"best\"")) ==

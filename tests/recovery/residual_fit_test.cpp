@@ -149,81 +149,40 @@ TEST_CASE("degenerate moments change nothing or stay finite") {
   CHECK_THROWS_AS((void)residual_fit(eigen_backend{}, empty, nullptr, wrong.view()), error);
 }
 
-namespace {
-
-// Four experts, each token goes to two of them; one expert gets none.
-struct experts_problem {
-  static constexpr index_t tokens = 160, in = 8, out = 5;
-  matrix<float> all = random_input(tokens * 2, in, 91);
-  std::vector<matrix<float>> weights;
-  std::vector<expert_features> experts = std::vector<expert_features>(4);
-  std::vector<matrix<float>> features;
-  matrix<float> residual = random_input(tokens, out, 92);
-
-  experts_problem() {
-    for (std::size_t e = 0; e < 4; ++e) weights.push_back(random_weight(out, in, 93 + e));
-    for (index_t t = 0; t < tokens; ++t) {
-      experts[static_cast<std::size_t>(t % 3)].token_of.push_back(static_cast<std::int32_t>(t));
-      experts[static_cast<std::size_t>((t + 1 + t / 3 % 2) % 3)].token_of.push_back(static_cast<std::int32_t>(t));
-    }
-    index_t next = 0;
-    for (auto& expert : experts) {
-      index_t const n = static_cast<index_t>(expert.token_of.size());
-      features.emplace_back(n, in);
-      for (index_t t = 0; t < n; ++t, ++next)
-        for (index_t j = 0; j < in; ++j) features.back()(t, j) = all(next, j);
-    }
-    for (std::size_t e = 0; e < 4; ++e) {
-      experts[e].features = features[e].view();
-      experts[e].weight = weights[e].view();
-    }
-  }
-};
-
-}  // namespace
-
-TEST_CASE("many sweeps of block Gauss-Seidel reach the joint minimum") {
-  experts_problem p;
-  // The joint problem: features of all experts side by side, zero where a token does not visit.
-  matrix<float> Z(p.tokens, 4 * p.in), joint(p.out, 4 * p.in);
-  Z.fill(0.0F);
-  joint.fill(0.0F);
-  for (std::size_t e = 0; e < 4; ++e)
-    for (std::size_t t = 0; t < p.experts[e].token_of.size(); ++t)
-      for (index_t j = 0; j < p.in; ++j)
-        Z(p.experts[e].token_of[t], static_cast<index_t>(e) * p.in + j) = p.features[e](static_cast<index_t>(t), j);
-  residual_moments m(4 * p.in, p.out);
-  m.add(eigen_backend{}, as_const(Z.view()), as_const(p.residual.view()));
-  // A ridge so small that both forms are plain least squares.
-  auto const report = residual_fit(eigen_backend{}, m, nullptr, joint.view(), {.ridges = {1e-5}});
-  double const before = energy(p.residual);
-  double last = before;
-  for (int sweep = 0; sweep < 60; ++sweep) {
-    (void)residual_fit_experts(eigen_backend{}, p.experts, p.residual.view(), {.fit = {.ridges = {1e-5}}, .sweeps = 1, .held_out_every = 0});
-    double const now = energy(p.residual);
-    CHECK(now <= last * (1 + 1e-5));
-    last = now;
-  }
-  CHECK(report.error < 0.9 * before);
-  CHECK(last == doctest::Approx(report.error).epsilon(2e-3));
+TEST_CASE("a unit of one's own for the ridges") {
+  auto const Z = random_input(60, 6, 71);
+  auto const E = random_input(60, 4, 72);
+  auto const m = moments(Z, E);
+  matrix<float> a(4, 6), b(4, 6);
+  a.fill(0.0F);
+  b.fill(0.0F);
+  double const usual = detail::mean_diagonal(m.gram);
+  (void)residual_fit(eigen_backend{}, m, nullptr, a.view(), {.ridges = {0.3}});
+  (void)residual_fit(eigen_backend{}, m, nullptr, b.view(), {.ridges = {0.6}, .unit = usual / 2});
+  for (index_t i = 0; i < 4; ++i)
+    for (index_t j = 0; j < 6; ++j) CHECK(a(i, j) == b(i, j));
 }
 
-TEST_CASE("an expert without tokens stays, the residual is kept up to date, threads change nothing") {
-  experts_problem a, b;
-  auto const untouched = a.weights[3].clone();
-  auto const old = a.weights[0].clone();
-  auto const start = a.residual.clone();
-  auto const reports = residual_fit_experts(eigen_backend{}, a.experts, a.residual.view(), {.held_out_every = 4, .held_out_window = 8});
-  CHECK_FALSE(reports[3].changed);
-  for (index_t i = 0; i < a.out; ++i)
-    for (index_t j = 0; j < a.in; ++j) CHECK(a.weights[3](i, j) == untouched(i, j));
-  CHECK(std::isfinite(energy(a.residual)));
-  thread_pool pool(3);
-  (void)residual_fit_experts(eigen_backend(pool), b.experts, b.residual.view(), {.held_out_every = 4, .held_out_window = 8});
-  for (index_t t = 0; t < a.tokens; ++t)
-    for (index_t j = 0; j < a.out; ++j) CHECK(a.residual(t, j) == b.residual(t, j));
-  a.experts[0].token_of[0] = 1000;
-  CHECK_THROWS_AS((void)residual_fit_experts(eigen_backend{}, a.experts, a.residual.view()), error);
+TEST_CASE("the split fit takes the ridge from held-out tokens and then fits to all") {
+  auto const Z = random_input(120, 6, 73);
+  auto const W = random_weight(4, 6, 74);
+  matrix<float> const R = target(Z, W, 0.05, 75);
+  split_moments split(6, 4);
+  residual_moments all(6, 4);
+  split.fitted.add(eigen_backend{}, rows(Z.view(), 0, 80), rows(R.view(), 0, 80));
+  split.held_out.add(eigen_backend{}, rows(Z.view(), 80, 40), rows(R.view(), 80, 40));
+  split.judged = true;
+  all.add(eigen_backend{}, rows(Z.view(), 0, 80), rows(R.view(), 0, 80));
+  all.add(eigen_backend{}, rows(Z.view(), 80, 40), rows(R.view(), 80, 40));
+  matrix<float> found(4, 6), expected(4, 6);
+  found.fill(0.0F);
+  expected.fill(0.0F);
+  auto const report = fit_split(eigen_backend{}, split, found.view(), {});
+  CHECK(report.changed);
+  CHECK(report.held_out_error < report.held_out_energy);
+  (void)residual_fit(eigen_backend{}, all, nullptr, expected.view(), {.ridges = {report.ridge}});
+  for (index_t i = 0; i < 4; ++i)
+    for (index_t j = 0; j < 6; ++j) CHECK(found(i, j) == doctest::Approx(expected(i, j)).epsilon(1e-4));
 }
 
 }  // namespace recovery_residual_fit_test

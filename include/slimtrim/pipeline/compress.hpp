@@ -9,6 +9,7 @@
 #include <slimtrim/io/atomic_folder.hpp>
 #include <slimtrim/io/sharded_writer.hpp>
 #include <slimtrim/pipeline/calibrated_pass.hpp>
+#include <slimtrim/pipeline/mask_file.hpp>
 #include <slimtrim/pipeline/open_model.hpp>
 #include <slimtrim/pipeline/output_config.hpp>
 #include <slimtrim/pipeline/output_modules.hpp>
@@ -21,6 +22,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -32,6 +34,7 @@ inline namespace v0 {
 struct compress_options {
   std::string format{};  ///< of packed weights; empty: the input's, else compressed-tensors
   std::uint64_t most_shard_bytes = 5'000'000'000;
+  bool masks = false;    ///< also write `masks.safetensors`: which weights pruning kept (mask_file.hpp)
   token_windows const* data = nullptr;  ///< calibration windows, for the steps that work on tokens
   calibrated_options calibrated{};
   progress_callback progress{};
@@ -41,6 +44,7 @@ struct compress_options {
 struct compress_result {
   std::uint64_t bytes_in = 0;
   std::uint64_t bytes_out = 0;
+  std::uint64_t mask_bytes = 0;               ///< of `masks.safetensors`, not part of bytes_out; 0: there is none
   std::vector<std::string> notes{};           ///< who loads the result
   std::vector<std::string> passed_through{};  ///< tensors that the family does not know, copied untouched
   ordered_json slimmed = ordered_json::array();  ///< one object per slimmed module
@@ -203,23 +207,45 @@ compress_result compress(B const& backend, opened_model const& input, plan const
                       {"slimtrim.recipe", p.recipe}};
   sharded_writer writer(folder, std::move(described), writing);
   result.bytes_out = writer.file_bytes();
+  std::optional<mask_file> masks;
+  if (options.masks) masks.emplace(folder, modules.slimmed);
+  if (masks) result.mask_bytes = masks->bytes();
 
   index_t const total = static_cast<index_t>(modules.copies.size() + modules.slimmed.size());
   index_t done = 0;
   auto const report = [&] { report_progress(options.progress, "compress", done, total); };
   report();
   detail::tensor_copier copy;
-  for (copied_tensor const& each : modules.copies) {
+  bool const scaled = std::any_of(modules.slimmed.begin(), modules.slimmed.end(),
+                                  [](slimmed_module const& m) { return wants_scales(&m); });
+  // Norms, routers and whatever else in a layer stays dense may take AWQ's scales: it is written when the layer is done.
+  std::vector<copied_tensor const*> waiting;
+  auto const copy_now = [&](copied_tensor const& each) {
     copy(*input.files, each, writer);
     ++done;
     report();
+  };
+  for (copied_tensor const& each : modules.copies) {
+    bool const may_change =
+        scaled && each.module && (is_attention_role(each.module->role) || is_feed_forward_role(each.module->role));
+    if (may_change) waiting.push_back(&each);
+    else copy_now(each);
   }
   for (constant_tensor const& each : modules.constants)
     writer.write(each.tensor.name, std::as_bytes(std::span<float const>(each.values)));
   tensor_sink const sink = [&](std::string const& name, std::span<std::byte const> bytes) { writer.write(name, bytes); };
   auto const finish = [&](slimmed_module const& m, slim_result const& slimmed) {
     emit_slimmed(format.get(), m, slimmed, sink);
+    if (masks && slimmed.kept) masks->write(m, slimmed.kept->view());
     if (!m.steps.empty()) result.slimmed.push_back(slimmed_summary(m, slimmed));
+    ++done;
+    report();
+  };
+  auto const folded = [&](module_id id, matrix_view<float const> values) {
+    auto const at = std::find_if(waiting.begin(), waiting.end(), [&](copied_tensor const* each) { return *each->module == id; });
+    if (at == waiting.end()) throw error("compress: module " + module_name(*input.config.family, id) + " was written already");
+    writer.write((*at)->name, detail::narrowed(values, (*at)->source.type));
+    waiting.erase(at);
     ++done;
     report();
   };
@@ -227,8 +253,9 @@ compress_result compress(B const& backend, opened_model const& input, plan const
   opened_model const trimmed = planned_model(input, p);
   if (calibrated) {
     if (options.data == nullptr) throw usage_error("recipe " + p.recipe + ": works on calibration tokens: give --data");
-    slim_calibrated(backend, input, p, modules, *options.data, finish, options.calibrated);
+    slim_calibrated(backend, input, p, modules, *options.data, finish, options.calibrated, folded);
   }
+  for (copied_tensor const* each : waiting) copy_now(*each);
   for (slimmed_module const& m : modules.slimmed) {
     bool const in_layers = is_attention_role(m.from.role) || is_feed_forward_role(m.from.role);
     if (calibrated && in_layers && m.from.role != module_role::router) continue;
@@ -241,6 +268,7 @@ compress_result compress(B const& backend, opened_model const& input, plan const
     input.files->release(module_name(*input.config.family, m.from));
   }
   writer.finish();
+  if (masks) masks->finish();
   folder.write("config.json", json_text(config));
   for (std::string const& name : input.files->other_files()) folder.copy(input.files->open_file(name), name);
   input.files->require_unchanged();

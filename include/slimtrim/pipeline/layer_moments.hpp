@@ -24,34 +24,6 @@ inline namespace v0 {
   return m;
 }
 
-/// Moments of a fit, split into the tokens that are fitted to and those that judge.
-struct split_moments {
-  residual_moments fitted{};
-  residual_moments held_out{};
-  bool judged = false;  ///< whether any token was held out
-
-  split_moments() = default;
-  split_moments(index_t in, index_t out) : fitted(in, out), held_out(in, out) {}
-};
-
-/// Chooses the ridge on the held-out tokens, then fits to all tokens with it. weight: [out, in], in place.
-template <host_backend B>
-residual_fit_report fit_split(B const& backend, split_moments& moments, matrix_view<float> weight,
-                              residual_fit_options const& options) {
-  if (!moments.judged) return residual_fit(backend, moments.fitted, nullptr, weight, options);
-  matrix<float> trial(weight.extent(0), weight.extent(1));
-  trial.fill(0.0F);
-  residual_fit_report report = residual_fit(backend, moments.fitted, &moments.held_out, trial.view(), options);
-  if (!report.changed) return report;
-  for (index_t i = 0; i < moments.fitted.gram.extent(0); ++i) {
-    for (index_t j = 0; j < moments.fitted.gram.extent(1); ++j) moments.fitted.gram(i, j) += moments.held_out.gram(i, j);
-    for (index_t j = 0; j < moments.fitted.cross.extent(1); ++j) moments.fitted.cross(i, j) += moments.held_out.cross(i, j);
-  }
-  moments.fitted.energy += moments.held_out.energy;
-  residual_fit(backend, moments.fitted, nullptr, weight, {.ridges = {report.ridge}});
-  return report;
-}
-
 /// Watches attention: Hessian of the output matrix's input, and the moments of its fit.
 template <host_backend B>
 struct context_observer {
@@ -83,6 +55,7 @@ struct expert_input_observer {
   index_t first = 0;                         ///< experts first .. first + hessians.size() - 1 are collected
   std::vector<matrix<float>>* hessians = nullptr;
   std::vector<double>* tokens = nullptr;     ///< of all experts
+  std::vector<double>* gates = nullptr;      ///< sums of g² of all experts, or null
   matrix<float>* pooled = nullptr;           ///< over all tokens, or null
   bool weighted = false;                     ///< x g instead of x
 
@@ -91,6 +64,8 @@ struct expert_input_observer {
   }
   void expert_input(index_t, expert_batch const& batch, matrix_view<float const> X) {
     if (first == 0) (*tokens)[static_cast<std::size_t>(batch.expert)] += static_cast<double>(X.extent(0));
+    if (first == 0 && gates != nullptr)
+      for (float const g : batch.weights) (*gates)[static_cast<std::size_t>(batch.expert)] += static_cast<double>(g) * static_cast<double>(g);
     index_t const at = batch.expert - first;
     if (at < 0 || at >= static_cast<index_t>(hessians->size())) return;
     auto const target = (*hessians)[static_cast<std::size_t>(at)].view();
@@ -117,7 +92,8 @@ struct hidden_observer {
   matrix<float>* shared_hessian = nullptr;         ///< of the shared expert or the dense part, or null
   bool weighted = true;                            ///< g h instead of h
   split_moments* fit = nullptr;                    ///< or null
-  std::vector<index_t> const* offsets = nullptr;   ///< [experts + 1]: columns of each expert; the shared ones follow
+  /// [experts + 1]: first column of each expert in the fit, then of the shared one or the dense part; -1: not in the fit.
+  std::vector<index_t> const* offsets = nullptr;
   matrix_view<float const> original{};             ///< the original stream after the layer, same rows
   bool held_out = false;
 
@@ -133,23 +109,25 @@ struct hidden_observer {
 
   void expert_hidden(index_t, expert_batch const& batch, matrix_view<float const> H) {
     index_t const at = batch.expert - first;
-    bool const wanted = hessians != nullptr && at >= 0 && at < static_cast<index_t>(hessians->size());
+    bool const wanted = hessians != nullptr && at >= 0 && at < static_cast<index_t>(hessians->size()) &&
+                        (*hessians)[static_cast<std::size_t>(at)].extent(0) > 0;
+    bool const fits = fit != nullptr && (*offsets)[static_cast<std::size_t>(batch.expert)] >= 0;
     matrix<float> scaled;
-    if (weighted || fit != nullptr) {
+    if ((wanted && weighted) || fits) {
       scaled = matrix<float>(H.extent(0), H.extent(1));
       for (index_t t = 0; t < H.extent(0); ++t)
         for (index_t j = 0; j < H.extent(1); ++j) scaled(t, j) = batch.weights[static_cast<std::size_t>(t)] * H(t, j);
     }
     if (wanted)
       backend->gram_update(1.0F, weighted ? as_const(scaled.view()) : H, (*hessians)[static_cast<std::size_t>(at)].view());
-    if (fit != nullptr)
+    if (fits)
       parts.push_back({(*offsets)[static_cast<std::size_t>(batch.expert)],
                        {batch.tokens.begin(), batch.tokens.end()},
                        std::move(scaled)});
   }
   void shared_hidden(index_t, matrix_view<float const> H) {
     if (shared_hessian != nullptr) backend->gram_update(1.0F, H, shared_hessian->view());
-    if (fit == nullptr) return;
+    if (fit == nullptr || offsets->back() < 0) return;
     feature_rows rows_of_all{offsets->back(), {}, matrix<float>(H.extent(0), H.extent(1))};
     for (index_t t = 0; t < H.extent(0); ++t) {
       rows_of_all.tokens.push_back(static_cast<std::int32_t>(t));

@@ -23,6 +23,7 @@ struct copied_tensor {
   tensor_info source{};
   std::string name{};
   std::optional<std::vector<index_t>> rows{};  ///< only these, of dimension `row_dimension`; absent: all
+  std::optional<module_id> module{};           ///< of the input, where the tensor is a whole one
 };
 
 /// One module whose weight is changed: by slim steps, or by what the plan does inside its expert.
@@ -103,7 +104,7 @@ struct output_modules {
           if (target) name = layer_prefix + std::to_string(*target) + std::string(rest);
         }
       }
-      result.copies.push_back({tensor, std::move(name), std::nullopt});
+      result.copies.push_back({tensor, std::move(name), std::nullopt, std::nullopt});
       result.passed_through.push_back(tensor.name);
       continue;
     }
@@ -148,6 +149,7 @@ struct output_modules {
     }
     copied_tensor copy;
     copy.source = tensor;
+    if (e.suffix.empty()) copy.module = *e.id;
     copy.name = e.suffix.empty() ? module_name(family, *target) : stem + "." + e.suffix;
     bool const sliced = (e.id->role == module_role::router || e.id->role == module_role::router_bias) &&
                         static_cast<index_t>(p.layer(e.id->layer).experts.size()) < config.layer(e.id->layer).experts;

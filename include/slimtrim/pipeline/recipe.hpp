@@ -40,6 +40,10 @@ enum class method {
 /// `automatic`: yes where the method works on tokens anyway.
 enum class fit_rule { automatic, residual, none };
 
+/// AWQ's channel scales: folded into norms, routers and producers, all as they are stored; the same in powers of two, which no
+/// storage type rounds; or none.
+enum class channel_scales { folded, power_of_two, none };
+
 /// A uniform grid.
 struct quantization_step {
   int bits = 4;             ///< 2, 3, 4 or 8
@@ -47,6 +51,7 @@ struct quantization_step {
   bool zero_points = false; ///< asymmetric
   scale_rule scale = scale_rule::absmax;
   sweep_order order = sweep_order::natural;
+  channel_scales scales = channel_scales::none;
   friend bool operator==(quantization_step const&, quantization_step const&) = default;
 };
 
@@ -73,6 +78,12 @@ struct step {
   quantization_step quantization;
   sparsity_step sparsity;
   fit_rule fit = fit_rule::automatic;
+  /// Ridges that a fit chooses among, relative to the mean Gram diagonal; empty: the usual ones.
+  std::vector<double> ridges;
+  /// Of the pass over calibration tokens, all of which one step can switch off: later layers see what the earlier ones were made
+  /// into; an expert's tokens count with their gate weights.
+  bool sequential = true;
+  bool affinity = true;
   /// Slimming: classes of linears ("experts", "attention", "shared_experts", "dense", "lm_head", "embedding",
   /// "router", "norms") or globs of tensor names. Empty: every linear of the decoder layers, never the last four.
   std::vector<std::string> targets;
@@ -103,12 +114,16 @@ inline constexpr std::array<std::string_view, 14> method_names{
     "recover",    "rtn",        "gptq",           "awq",         "magnitude",    "wanda",     "sparsegpt"};
 inline constexpr std::array<std::string_view, 3> scale_rule_names{"absmax", "mse", "weighted"};
 inline constexpr std::array<std::string_view, 3> sweep_order_names{"automatic", "natural", "activation"};
+inline constexpr std::array<std::string_view, 3> channel_scales_names{"folded", "power_of_two", "none"};
 inline constexpr std::array<std::string_view, 3> fit_rule_names{"automatic", "residual", "none"};
 
 [[nodiscard]] inline std::string_view to_string(method m) { return method_names[static_cast<std::size_t>(m)]; }
 [[nodiscard]] inline std::string_view to_string(scale_rule r) { return scale_rule_names[static_cast<std::size_t>(r)]; }
 [[nodiscard]] inline std::string_view to_string(sweep_order o) {
   return sweep_order_names[static_cast<std::size_t>(o)];
+}
+[[nodiscard]] inline std::string_view to_string(channel_scales s) {
+  return channel_scales_names[static_cast<std::size_t>(s)];
 }
 [[nodiscard]] inline std::string_view to_string(fit_rule f) { return fit_rule_names[static_cast<std::size_t>(f)]; }
 
@@ -156,6 +171,7 @@ inline constexpr std::array<std::string_view, 3> fit_rule_names{"automatic", "re
   q.bits = bits;
   q.group = group;
   q.zero_points = m == method::awq;
+  q.scales = m == method::awq ? channel_scales::folded : channel_scales::none;
   if (m == method::gptq) {
     q.scale = scale_rule::weighted;
     q.order = bits >= 3 ? sweep_order::activation : sweep_order::natural;
@@ -189,6 +205,14 @@ namespace detail {
   }
   auto const end = std::to_chars(text.data(), text.data() + text.size(), fraction * 100);
   return std::string(text.data(), end.ptr) + "%";
+}
+
+/// The shortest decimal that reads back as `value` and is a float to TOML.
+[[nodiscard]] inline std::string shortest_number(double value) {
+  std::array<char, 40> text{};
+  auto const end = std::to_chars(text.data(), text.data() + text.size(), value);
+  std::string const number(text.data(), end.ptr);
+  return number.find_first_of(".e") == number.npos ? number + ".0" : number;
 }
 
 [[nodiscard]] inline std::string toml_string(std::string_view value) {
@@ -241,8 +265,16 @@ namespace detail {
     if (q.scale != usual.scale && q.scale != scale_rule::mse)
       lines.push_back("scale = " + detail::toml_string(to_string(q.scale)));
     if (q.order != usual.order) lines.push_back("order = " + detail::toml_string(to_string(q.order)));
+    if (q.scales != usual.scales) lines.push_back("scales = " + detail::toml_string(to_string(q.scales)));
   }
   if (s.fit != fit_rule::automatic) lines.push_back("fit = " + detail::toml_string(to_string(s.fit)));
+  if (!s.ridges.empty()) {
+    std::string line = "ridges = [";
+    for (double const ridge : s.ridges) line += (line.back() == '[' ? "" : ", ") + detail::shortest_number(ridge);
+    lines.push_back(line + "]");
+  }
+  if (!s.sequential) lines.push_back("sequential = false");
+  if (!s.affinity) lines.push_back("affinity = false");
   if (!s.targets.empty()) {
     std::string line = "targets = [";
     for (std::string const& target : s.targets)

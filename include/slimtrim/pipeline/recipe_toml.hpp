@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -49,20 +50,28 @@ class step_table_reader {
       std::string_view const name = key.str();
       if (name == "method") continue;
       if (name == "criterion") read_criterion(*text);
-      else if (name == "bits" || name == "group" || name == "zero_points" || name == "scale" || name == "order")
+      else if (name == "bits" || name == "group" || name == "zero_points" || name == "scale" || name == "order" ||
+               name == "scales")
         require(is_quantization(result_.method), name, "only with rtn, gptq or awq");
       else if (name == "fit") result_.fit = choice<fit_rule>("fit", fit_rule_names);
+      else if (name == "ridges") read_ridges();
+      else if (name == "sequential") result_.sequential = boolean("sequential");
+      else if (name == "affinity") result_.affinity = boolean("affinity");
       else if (name == "targets") read_targets();
       else if (name == "layers") read_layers();
       else if (name == "protect_first") result_.protect_first = number("protect_first", 0);
       else if (name == "protect_last") result_.protect_last = number("protect_last", 0);
       else if (name == "protect_super_experts") result_.protect_super_experts = boolean(name);
-      else fail(name, "one of method, criterion, bits, group, zero_points, scale, order, fit, targets, layers, "
-                      "protect_first, protect_last or protect_super_experts");
+      else fail(name, "one of method, criterion, bits, group, zero_points, scale, scales, order, fit, ridges, sequential, affinity, "
+                      "targets, layers, protect_first, protect_last or protect_super_experts");
     }
     if (is_quantization(result_.method)) read_grid();
-    bool const can_fit = result_.method == method::gptq || is_pruning(result_.method);
-    require(can_fit || result_.fit == fit_rule::automatic, "fit", "only with gptq, magnitude, wanda or sparsegpt");
+    bool const can_fit = result_.method == method::gptq || result_.method == method::awq || is_pruning(result_.method);
+    require(can_fit || result_.fit == fit_rule::automatic, "fit", "only with gptq, awq, magnitude, wanda or sparsegpt");
+    bool const on_tokens = needs_data(result_) && !is_trim(result_);
+    require(on_tokens || result_.ridges.empty(), "ridges", "only with a step that slims on calibration tokens");
+    require(on_tokens || result_.sequential, "sequential", "false only with a step that slims on calibration tokens");
+    require(on_tokens || result_.affinity, "affinity", "false only with a step that slims on calibration tokens");
     require(is_trim(result_) || (result_.protect_first == 0 && result_.protect_last == 0), "protect_first",
             "only with a method that trims");
     require(!result_.protect_super_experts || result_.method == method::expert_drop || result_.method == method::novice,
@@ -128,9 +137,21 @@ class step_table_reader {
     if (table_.contains("zero_points")) q.zero_points = boolean("zero_points");
     if (table_.contains("scale")) q.scale = choice<scale_rule>("scale", scale_rule_names);
     if (table_.contains("order")) q.order = choice<sweep_order>("order", sweep_order_names);
+    if (table_.contains("scales")) q.scales = choice<channel_scales>("scales", channel_scales_names);
     bool const is_gptq = result_.method == method::gptq;
+    require(is_gptq || result_.method == method::awq || q.scales == channel_scales::none, "scales", "only with awq or gptq");
     require(is_gptq || q.scale != scale_rule::weighted, "scale", "absmax or mse (weighted is for gptq)");
     require(is_gptq || q.order == sweep_order::natural, "order", "natural (activation is for gptq)");
+  }
+
+  void read_ridges() {
+    toml::array const* const list = table_["ridges"].as_array();
+    if (list == nullptr || list->empty()) fail("ridges", "a list of numbers above 0");
+    for (toml::node const& node : *list) {
+      auto const value = node.value<double>();
+      if (!value || !(*value > 0) || !std::isfinite(*value)) fail("ridges", "numbers above 0");
+      result_.ridges.push_back(*value);
+    }
   }
 
   void read_targets() {

@@ -28,6 +28,7 @@ inline namespace v0 {
 struct input_moments {
   matrix<float> hessian{};  ///< sum of x xᵀ over the tokens that this matrix saw: [columns, columns]
   double tokens = 0;
+  double weight = 0;        ///< sum of the squared weights of the tokens, where they have some; 0: tokens
   /// The same over all tokens of the layer, for experts that saw few; null where there is no wider circle.
   matrix<float> const* pooled = nullptr;
   double pooled_tokens = 0;
@@ -37,6 +38,7 @@ struct input_moments {
 struct slim_result {
   std::shared_ptr<quantized_matrix const> packed{};  ///< codes, or
   std::shared_ptr<tensor<float, 2> const> dense{};   ///< values that the storage type holds exactly
+  std::shared_ptr<mask const> kept{};                ///< which weights pruning kept; null without pruning
   ordered_json report = ordered_json::object();
 };
 
@@ -76,7 +78,7 @@ template <host_backend B>
 hessian_source settle_hessian(B const& backend, input_moments& moments) {
   matrix_view<float const> const pooled =
       moments.pooled != nullptr ? moments.pooled->view() : matrix_view<float const>();
-  return shrink_hessian(backend, moments.hessian.view(), moments.tokens, pooled, moments.pooled_tokens);
+  return shrink_hessian(backend, moments.hessian.view(), moments.tokens, pooled, moments.pooled_tokens, {}, moments.weight);
 }
 
 [[nodiscard]] inline sparsity sparsity_of(sparsity_step const& s) {
@@ -135,6 +137,10 @@ template <host_backend B>
   }
   auto values = std::make_shared<tensor<float, 2>>(expand(W));
   std::optional<mask> kept;
+  auto const report_tokens = [&](hessian_source source) {
+    result.report["tokens"] = moments->tokens;
+    result.report["hessian"] = detail::hessian_source_name(source);
+  };
   for (std::size_t k = 0; k < m.steps.size(); ++k) {
     step const& s = m.steps[k];
     if (s.method == method::recover) continue;
@@ -151,15 +157,19 @@ template <host_backend B>
             detail::quantise_with_moments(backend, as_const(values->view()), s, *m.scheme, *moments, result.report));
         break;
       case method::awq: {
-        detail::settle_hessian(backend, *moments);
+        // Before gptq only its scales count, and the layer has them by now.
+        if (k + 1 < m.steps.size() && m.steps[k + 1].method == method::gptq) break;
+        matrix<float> const own = moments->hessian.clone();
+        report_tokens(detail::settle_hessian(backend, *moments));
         quantize_options const plain = quantizer_of(*m.scheme, s.quantization.scale);
         awq_options options;
         options.grid = plain.grid;
         options.groups = plain.groups;
         options.scales_stored_as = plain.scales_stored_as;
-        result.packed =
-            std::make_shared<quantized_matrix>(awq(backend, values->view(), as_const(moments->hessian.view()), {}, options));
-        result.report["tokens"] = moments->tokens;
+        index_t rows_kept = 0;
+        result.packed = std::make_shared<quantized_matrix>(
+            awq(backend, values->view(), as_const(moments->hessian.view()), {}, options, as_const(own.view()), &rows_kept));
+        result.report["rows_kept_rtn"] = rows_kept;
         break;
       }
       case method::magnitude:
@@ -167,21 +177,19 @@ template <host_backend B>
         apply(kept->view(), values->view());
         break;
       case method::wanda: {
-        detail::settle_hessian(backend, *moments);
+        report_tokens(detail::settle_hessian(backend, *moments));
         kept = wanda_mask(backend, values->view(), diagonal(as_const(moments->hessian.view())), detail::sparsity_of(s.sparsity));
         apply(kept->view(), values->view());
-        result.report["tokens"] = moments->tokens;
         break;
       }
       case method::sparsegpt: {
-        detail::settle_hessian(backend, *moments);
+        report_tokens(detail::settle_hessian(backend, *moments));
         sparsegpt_options options;
         options.pattern = detail::sparsity_of(s.sparsity);
         // A quantiser right behind it works in the same sweep: what rounding costs, later columns absorb, and zeros stay.
         bool const joint = k + 1 < m.steps.size() && (m.steps[k + 1].method == method::gptq || m.steps[k + 1].method == method::rtn);
         if (joint) options.quantize = quantizer_of(*m.scheme, m.steps[k + 1].quantization.scale);
         sparsegpt_result pruned = sparsegpt(backend, values->view(), as_const(moments->hessian.view()), options);
-        result.report["tokens"] = moments->tokens;
         result.report["error"] = pruned.report.error;
         result.report["fallback"] = !pruned.report.second_order;
         kept = std::move(pruned.kept);
@@ -198,7 +206,8 @@ template <host_backend B>
   }
   if (kept) {
     double const all = static_cast<double>(m.rows) * static_cast<double>(m.columns);
-    result.report["zeros"] = all > 0 ? 1.0 - static_cast<double>(popcount(kept->view())) / all : 0.0;
+    result.kept = std::make_shared<mask>(std::move(*kept));
+    result.report["zeros"] = all > 0 ? 1.0 - static_cast<double>(popcount(result.kept->view())) / all : 0.0;
   }
   if (!result.packed) {
     detail::round_to_storage(values->view(), m.dense.type);

@@ -13,7 +13,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -46,10 +45,11 @@ struct residual_moments {
   }
 };
 
-/// ridges: lambda relative to the mean of the Gram diagonal. With held-out moments the one with the least held-out
+/// ridges: lambda relative to `unit`, or to the mean of the Gram diagonal where that is zero. With held-out moments the one with the least held-out
 /// error is taken, "no change" among the choices; without, the first.
 struct residual_fit_options {
   std::vector<double> ridges{0.1, 0.03, 0.01, 0.3, 1.0};
+  double unit = 0;
 };
 
 struct residual_fit_report {
@@ -140,7 +140,7 @@ residual_fit_report residual_fit(B const& backend, residual_moments const& fitte
     expects_equal(held_out->cross.extent(1), out, "residual_fit", "held-out outputs");
     report.held_out_energy = report.held_out_error = held_out->energy;
   }
-  double const unit = detail::mean_diagonal(fitted.gram);
+  double const unit = options.unit > 0 ? options.unit : detail::mean_diagonal(fitted.gram);
   if (!(fitted.energy > 0) || !(unit > 0) || !detail::all_finite(fitted)) return report;
   if (held_out != nullptr && !detail::all_finite(*held_out)) return report;
   matrix<float> best;
@@ -163,75 +163,33 @@ residual_fit_report residual_fit(B const& backend, residual_moments const& fitte
   return report;
 }
 
-/// One expert's share of the residual: token_of[t] is the row of the residual that its feature row t adds to.
-/// features: [tokens of the expert, in_e], gate-weighted hidden activations; weight: [out, in_e], its down projection.
-struct expert_features {
-  matrix_view<float const> features{};
-  std::vector<std::int32_t> token_of;
-  matrix_view<float> weight{};
+/// Moments of a fit, split into the tokens that are fitted to and those that judge.
+struct split_moments {
+  residual_moments fitted{};
+  residual_moments held_out{};
+  bool judged = false;  ///< whether any token was held out
+
+  split_moments() = default;
+  split_moments(index_t in, index_t out) : fitted(in, out), held_out(in, out) {}
 };
 
-struct gauss_seidel_options {
-  residual_fit_options fit{};
-  int sweeps = 3;
-  index_t held_out_every = 4;  // every fourth window of held_out_window tokens judges the ridge; 0: none
-  index_t held_out_window = 256;
-};
-
-/// Block Gauss-Seidel over experts: each is fitted to what all the others leave, `sweeps` times in expert order, for
-/// layers whose joint Gram matrix, (experts x width)² entries, does not fit.
-///
-/// residual: [tokens, out], on entry what the layer's output still lacks (E), on return what it lacks after the fit; an expert's
-/// output Z_e W_eᵀ is already part of the model. Held-out tokens choose each expert's ridge and are not fitted to; experts whose
-/// tokens do not help them stay unchanged, and so do those without tokens. Each step lowers the ridge objective of the fitted tokens.
-/// Memory: one expert's in_e² + in_e out floats, twice with held-out tokens. Returns the last report of every expert.
-/// Deterministic: experts in order, tokens in order.
+/// Chooses the ridge on the held-out tokens, then fits to all tokens with it: the held-out moments are added to the fitted ones.
+/// weight: [out, in], in place; nothing changes unless the held-out tokens gained. Errors and cost as `residual_fit`.
 template <host_backend B>
-std::vector<residual_fit_report> residual_fit_experts(B const& backend, std::vector<expert_features>& experts,
-                                                      matrix_view<float> residual, gauss_seidel_options const& options = {}) {
-  std::vector<residual_fit_report> reports(experts.size());
-  for (auto const& expert : experts) {
-    expects_equal(static_cast<long long>(expert.token_of.size()), expert.features.extent(0), "residual_fit_experts", "tokens of an expert");
-    expects_equal(expert.weight.extent(0), residual.extent(1), "residual_fit_experts", "outputs of an expert");
-    expects_equal(expert.weight.extent(1), expert.features.extent(1), "residual_fit_experts", "inputs of an expert");
-    for (std::int32_t const t : expert.token_of)
-      expects(t >= 0 && t < residual.extent(0), "residual_fit_experts", "token outside the residual");
+residual_fit_report fit_split(B const& backend, split_moments& moments, matrix_view<float> weight,
+                              residual_fit_options const& options) {
+  if (!moments.judged) return residual_fit(backend, moments.fitted, nullptr, weight, options);
+  matrix<float> trial(weight.extent(0), weight.extent(1));
+  trial.fill(0.0F);
+  residual_fit_report report = residual_fit(backend, moments.fitted, &moments.held_out, trial.view(), options);
+  if (!report.changed) return report;
+  for (index_t i = 0; i < moments.fitted.gram.extent(0); ++i) {
+    for (index_t j = 0; j < moments.fitted.gram.extent(1); ++j) moments.fitted.gram(i, j) += moments.held_out.gram(i, j);
+    for (index_t j = 0; j < moments.fitted.cross.extent(1); ++j) moments.fitted.cross(i, j) += moments.held_out.cross(i, j);
   }
-  auto const judges = [&](index_t token) {
-    return options.held_out_every > 0 && token / std::max<index_t>(options.held_out_window, 1) % options.held_out_every == options.held_out_every - 1;
-  };
-  for (int sweep = 0; sweep < options.sweeps; ++sweep)
-    for (std::size_t e = 0; e < experts.size(); ++e) {
-      expert_features& expert = experts[e];
-      index_t const tokens = expert.features.extent(0), in = expert.features.extent(1), out = residual.extent(1);
-      index_t judging = 0;
-      for (std::int32_t const t : expert.token_of) judging += judges(t) ? 1 : 0;
-      if (tokens == judging) continue;
-      matrix<float> Z[2] = {matrix<float>(tokens - judging, in), matrix<float>(judging, in)};
-      matrix<float> E[2] = {matrix<float>(tokens - judging, out), matrix<float>(judging, out)};
-      index_t filled[2] = {0, 0};
-      for (index_t t = 0; t < tokens; ++t) {
-        index_t const token = expert.token_of[static_cast<std::size_t>(t)];
-        int const part = judges(token) ? 1 : 0;
-        index_t const at = filled[part]++;
-        for (index_t j = 0; j < in; ++j) Z[part](at, j) = expert.features(t, j);
-        for (index_t j = 0; j < out; ++j) E[part](at, j) = residual(token, j);
-      }
-      residual_moments fitted(in, out), held_out(judging > 0 ? in : 0, judging > 0 ? out : 0);
-      fitted.add(backend, as_const(Z[0].view()), as_const(E[0].view()));
-      if (judging > 0) held_out.add(backend, as_const(Z[1].view()), as_const(E[1].view()));
-      matrix<float> change(out, in);
-      change.fill(0.0F);
-      reports[e] = residual_fit(backend, fitted, judging > 0 ? &held_out : nullptr, change.view(), options.fit);
-      if (!reports[e].changed) continue;
-      for (index_t i = 0; i < out; ++i)
-        for (index_t j = 0; j < in; ++j) expert.weight(i, j) += change(i, j);
-      matrix<float> moved(tokens, out);
-      backend.gemm(1.0F, expert.features, transposed(as_const(change.view())), 0.0F, moved.view());
-      for (index_t t = 0; t < tokens; ++t)
-        for (index_t j = 0; j < out; ++j) residual(expert.token_of[static_cast<std::size_t>(t)], j) -= moved(t, j);
-    }
-  return reports;
+  moments.fitted.energy += moments.held_out.energy;
+  residual_fit(backend, moments.fitted, nullptr, weight, {.ridges = {report.ridge}, .unit = options.unit});
+  return report;
 }
 
 }  // namespace v0
