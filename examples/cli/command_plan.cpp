@@ -7,6 +7,9 @@
 #include <slimtrim/io/atomic_file.hpp>
 #include <slimtrim/pipeline/plan_file.hpp>
 #include <slimtrim/pipeline/price.hpp>
+#include <slimtrim/pipeline/statistics_file.hpp>
+
+#include <optional>
 
 namespace cli {
 
@@ -15,17 +18,27 @@ namespace {
 class plan_command final : public command {
  public:
   std::string name() const override { return "plan"; }
-  std::string summary() const override { return "Decide and price what a recipe would do, and write only the plan"; }
+  std::string summary() const override { return "Decide and price what a recipe would do, or find the best one for a size"; }
   std::string examples() const override {
     return "The plan is JSON: it can be read, edited and given to compress --plan. Layers and experts have the numbers\n"
            "of MODEL. Bytes are those of the safetensors files that compress would write.\n"
+           "With a target instead of a recipe, plan searches over drops of blocks, layers, experts and neurons and over bits of\n"
+           "each class of matrices, layer by layer, for the least measured KL; the last windows of --data measure, the others\n"
+           "decide and calibrate. The result depends on the clock only where --search-seconds cuts the search.\n"
            "Examples:\n"
            "  slimtrim plan mixtral --stats c4.stats --recipe layer_drop:8+rtn:4g128 -o l8.json\n"
-           "  slimtrim plan mixtral --stats c4.stats --recipe expert_drop:6/8@global_reap_residual -o e6.json --json";
+           "  slimtrim plan mixtral --stats c4.stats --recipe expert_drop:6/8@global_reap_residual -o e6.json --json\n"
+           "  slimtrim plan mixtral --data c4.jsonl --tokens 65536 --target-ratio 0.22 -o best.json --json > best.search.json";
   }
   void declare(option_set& options) override {
     options.positional("MODEL", model_, "Model folder");
     flags_.declare(options);
+    options.bytes("--target-bytes", target_bytes_, "Instead of --recipe: find the best one of at most this size, such as 20GB");
+    options.real("--target-ratio", target_ratio_, "The same as a share of MODEL's bytes, such as 0.22");
+    options.bytes("--target-active-bytes", target_active_bytes_, "The same for the bytes that one token reads");
+    options.real("--search-seconds", search_.seconds, "Longest time of a search; what is best by then is taken");
+    options.numbers("--search-bits", search_bits_, "Numbers of bits to choose from besides 16 [2,3,4,8]");
+    options.flag("--quantise-ends", search_.quantise_ends, "Let the search quantise head and embedding too (few engines load that)");
     options.text("-o,--output", out_, "Plan to create; must not exist", true);
     options.text("--format", format_, "Of packed weights: compressed-tensors, awq or gptq [the input's, else the first]");
     device_.declare(options);
@@ -34,8 +47,15 @@ class plan_command final : public command {
     engine const run(at, device_);
     slimtrim::detail::require_absent(slimtrim::detail::resolve_new_path(out_));
     slimtrim::opened_model const model = slimtrim::open_model(model_);
-    decided const made = decide_plan(at, run, model, flags_);
     slimtrim::inspection const before = slimtrim::inspect(*model.files, model.config);
+    std::optional<slimtrim::search_result> found;
+    decided made;
+    if (target_bytes_ != 0 || target_ratio_ != 0 || target_active_bytes_ != 0) {
+      found = search(at, run, model, before);
+      made.plan = found->plan;
+    } else {
+      made = decide_plan(at, run, model, flags_);
+    }
     slimtrim::inspection const after = slimtrim::price(model, made.plan, format_);
     slimtrim::ordered_json const document = slimtrim::plan_json(made.plan);
     slimtrim::write_file_atomically(out_, slimtrim::json_text(document), {model.files->folder()});
@@ -50,6 +70,7 @@ class plan_command final : public command {
                                   {"recipe", made.plan.recipe},
                                   {"steps", document["evidence"]},
                                   {"layers", document["layers"]}};
+      if (found) add_search(json, *found);
       at.print(slimtrim::json_text(json));
       return;
     }
@@ -63,9 +84,65 @@ class plan_command final : public command {
     row("now", before);
     row("planned", after);
     at.print(made.plan.recipe + "\n\n" + sizes.text() + "\n" + changes(made.plan, model.config));
+    if (found) at.print("\n" + front(*found));
   }
 
  private:
+  [[nodiscard]] slimtrim::search_result search(session const& at, engine const& run, slimtrim::opened_model const& model,
+                                               slimtrim::inspection const& before) {
+    using slimtrim::usage_error;
+    if (!flags_.recipe.empty()) throw usage_error("expected --recipe or a target, found both");
+    if (!format_.empty() && format_ != "compressed-tensors")
+      throw usage_error("--format: expected compressed-tensors with a target (it alone holds bits that differ), found '" + format_ + "'");
+    if ((target_bytes_ != 0) + (target_ratio_ != 0) + (target_active_bytes_ != 0) != 1)
+      throw usage_error("expected one of --target-bytes, --target-ratio and --target-active-bytes");
+    if (!(target_ratio_ >= 0 && target_ratio_ <= 1)) throw usage_error("--target-ratio: expected a share above 0, at most 1");
+    if (flags_.data.data.empty()) throw usage_error("a target: is met by measuring: expected --data");
+    if (!(search_.seconds > 0)) throw usage_error("--search-seconds: expected more than 0");
+    search_.bits.clear();
+    for (index_t const bits : search_bits_) {
+      if (bits != 2 && bits != 3 && bits != 4 && bits != 8) throw usage_error("--search-bits: expected 2, 3, 4 or 8, found " + std::to_string(bits));
+      search_.bits.push_back(static_cast<int>(bits));
+    }
+    search_.target = target_bytes_;
+    if (target_ratio_ != 0) search_.target = static_cast<std::uint64_t>(target_ratio_ * static_cast<double>(before.file_bytes));
+    if (target_active_bytes_ != 0) {
+      search_.goal = slimtrim::size_goal::active_bytes;
+      search_.target = target_active_bytes_;
+    }
+    search_.uniform = flags_.uniform;
+    search_.progress = at.progress;
+    std::optional<slimtrim::model_statistics> statistics;
+    if (!flags_.statistics.empty()) statistics = slimtrim::load_statistics(flags_.statistics, model.config);
+    slimtrim::token_windows const windows = run.windows(model, flags_.data);
+    slimtrim::search_result result = run.search(model, statistics ? &*statistics : nullptr, windows, search_);
+    if (result.cut_short)
+      at.note("slimtrim: --search-seconds cut the search: another run may find another recipe");
+    return result;
+  }
+
+  static slimtrim::ordered_json point(slimtrim::searched_recipe const& seen) {
+    return {{"recipe", seen.steps.text}, {"bytes", seen.bytes}, {"active_bytes", seen.active_bytes}, {"kl", seen.kl}, {"predicted", seen.predicted}};
+  }
+  static void add_search(slimtrim::ordered_json& json, slimtrim::search_result const& found) {
+    json["kl"] = found.best.kl;
+    json["front"] = slimtrim::ordered_json::array();
+    for (slimtrim::searched_recipe const& seen : found.front) json["front"].push_back(point(seen));
+    json["why"] = found.why;
+    json["evaluations"] = found.evaluations;
+    json["recipes_measured"] = found.recipes;
+    json["cut_short"] = found.cut_short;
+  }
+  static std::string front(slimtrim::search_result const& found) {
+    table points({"bytes", "active bytes", "KL", "recipe"});
+    for (slimtrim::searched_recipe const& seen : found.front) {
+      std::string name;
+      for (slimtrim::step const& s : seen.steps.steps) name += (name.empty() ? "" : "+") + slimtrim::short_form(s);
+      points.add({bytes_text(static_cast<double>(seen.bytes)), bytes_text(static_cast<double>(seen.active_bytes)), number_text(seen.kl), name});
+    }
+    return "Best recipes seen (KL on the held-out windows):\n" + points.text();
+  }
+
   /// One line for each layer that loses something.
   static std::string changes(slimtrim::plan const& plan, slimtrim::model_config const& config) {
     table layers({"layer", "what goes"});
@@ -85,6 +162,17 @@ class plan_command final : public command {
             if (!std::binary_search(kept.experts.begin(), kept.experts.end(), e))
               experts += (experts.empty() ? "" : " ") + std::to_string(e);
           if (!experts.empty()) gone += (gone.empty() ? "experts " : ", experts ") + experts;
+          std::string constant, merged;
+          for (slimtrim::novice const& each : kept.novices) constant += " " + std::to_string(each.expert);
+          for (slimtrim::merge_group const& each : kept.merges) {
+            merged += " ";
+            for (std::size_t m = 0; m < each.members.size(); ++m) merged += (m == 0 ? "" : "+") + std::to_string(each.members[m]);
+          }
+          if (!constant.empty()) gone += (gone.empty() ? "" : ", ") + ("weights of novices" + constant);
+          if (!merged.empty()) gone += (gone.empty() ? "" : ", ") + ("merged:" + merged);
+          if (!kept.neurons.empty())
+            gone += (gone.empty() ? "" : ", ") + ("neurons: " + std::to_string(kept.neurons.begin()->second.size()) + " of " +
+                                                  std::to_string(config.layer(i).intermediate) + " stay");
         }
       }
       if (gone.empty()) continue;
@@ -97,6 +185,11 @@ class plan_command final : public command {
   std::string model_;
   std::string out_;
   std::string format_;
+  std::uint64_t target_bytes_ = 0;
+  double target_ratio_ = 0;
+  std::uint64_t target_active_bytes_ = 0;
+  std::vector<index_t> search_bits_{2, 3, 4, 8};
+  slimtrim::search_options search_{};
   decide_flags flags_;
   device_flags device_;
 };

@@ -6,6 +6,7 @@
 #include <slimtrim/model/generate.hpp>
 #include <slimtrim/pipeline/compress.hpp>
 #include <slimtrim/pipeline/decide.hpp>
+#include <slimtrim/pipeline/search.hpp>
 
 #include <cstdint>
 #include <functional>
@@ -53,6 +54,9 @@ class engine {
                                                      slimtrim::statistics_tables const& tables) const;
   [[nodiscard]] slimtrim::plan decide(slimtrim::recipe const& recipe, slimtrim::decide_inputs const& inputs,
                                       slimtrim::decide_options const& options) const;
+  [[nodiscard]] slimtrim::search_result search(slimtrim::opened_model const& model, slimtrim::model_statistics const* statistics,
+                                               slimtrim::token_windows const& windows,
+                                               slimtrim::search_options const& options) const;
   slimtrim::compress_result compress(slimtrim::opened_model const& input, slimtrim::plan const& plan,
                                      std::string const& out, slimtrim::compress_options const& options) const;
 

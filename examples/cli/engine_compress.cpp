@@ -1,4 +1,4 @@
-// The engine's main job, apart from the rest so that both compile at the same time.
+// The engine's main job and the search for the best way to do it, apart from the rest so that both compile at the same time.
 
 #include "engine_backend.hpp"
 
@@ -10,6 +10,11 @@ slimtrim::compress_result engine::compress(slimtrim::opened_model const& input, 
   with_progress.progress = at_.progress;
   with_progress.calibrated.progress = at_.progress;
   return slimtrim::compress(state_->backend, input, plan, out, with_progress);
+}
+
+slimtrim::search_result engine::search(slimtrim::opened_model const& model, slimtrim::model_statistics const* statistics,
+                                       slimtrim::token_windows const& windows, slimtrim::search_options const& options) const {
+  return slimtrim::search(state_->backend, model, statistics, windows, options);
 }
 
 }  // namespace cli

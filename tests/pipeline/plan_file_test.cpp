@@ -57,6 +57,18 @@ TEST_CASE("a plan comes back as it was") {
   CHECK(plan_json(back) == plan_json(p));
 }
 
+TEST_CASE("indices as text, both ways") {
+  using list = std::vector<index_t>;
+  for (auto const& [indices, text] : {std::pair<list, std::string>{{}, ""}, {{4}, "4"}, {{0, 1, 2, 3, 7, 9, 10}, "0-3 7 9-10"}, {{3, 2, 0, 1}, "3 2 0-1"}}) {
+    CHECK(detail::index_text(indices) == text);
+    CHECK(detail::indices_of_text(text) == indices);
+  }
+  for (std::string const wrong : {" ", "x", "-1", "1-", "3-2", "1,2", "1  2", "1 ", "1.5", "0-2000000", "99999999999999999999"}) {
+    CAPTURE(wrong);
+    CHECK_FALSE(detail::indices_of_text(wrong));
+  }
+}
+
 TEST_CASE("evidence may be left out") {
   CHECK(refusal([](ordered_json& d) { d.erase("evidence"); }) == "accepted");
 }

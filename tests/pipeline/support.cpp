@@ -139,6 +139,14 @@ plan decide_plan(std::string_view text, decide_inputs const& inputs, decide_opti
   return decide_recipe(parse_recipe(text), inputs, options);
 }
 
+search_result search_model(opened_model const& model, token_windows const& windows, search_options const& options) {
+  return search(eigen_backend(), model, nullptr, windows, options);
+}
+
+opened_model slim_in_memory(opened_model const& model, plan const& p, token_windows const& windows) {
+  return slimmed_model(eigen_backend(), model, p, windows);
+}
+
 double metered_kl(opened_model const& base, opened_model const& model, token_windows const& windows, index_t same_layers,
                   std::uint64_t bytes) {
   eigen_backend const backend;
@@ -161,9 +169,9 @@ compress_result compress_model(opened_model const& model, plan const& p, std::fi
 }
 
 void slim_on_windows(opened_model const& model, plan const& p, token_windows const& windows, slimmed_sink const& sink,
-                     calibrated_options const& options, index_t threads, folded_sink const& folded) {
+                     calibrated_options const& options, index_t threads) {
   output_modules const modules = list_output_modules(*model.files, model.config, p, scale_type::bfloat16);
-  with_backend(threads, [&](eigen_backend const& b) { slim_calibrated(b, model, p, modules, windows, sink, options, folded); });
+  with_backend(threads, [&](eigen_backend const& b) { slim_calibrated(b, model, p, modules, windows, sink, options); });
 }
 
 slim_result slim_one(weight_view const& W, slimmed_module const& m, input_moments* moments) {

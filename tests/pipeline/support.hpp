@@ -6,6 +6,7 @@
 #include <slimtrim/pipeline/compress.hpp>
 #include <slimtrim/pipeline/decide.hpp>
 #include <slimtrim/pipeline/evaluate.hpp>
+#include <slimtrim/pipeline/search.hpp>
 
 #include <slimtrim/pipeline/synth_shape.hpp>
 
@@ -48,6 +49,8 @@ void poke(std::filesystem::path const& folder, std::string const& tensor, index_
                                                calibrate_options const& options = {});
 [[nodiscard]] plan decide_plan(std::string_view recipe, decide_inputs const& inputs, decide_options const& options = {});
 [[nodiscard]] plan decide_recipe(recipe const& r, decide_inputs const& inputs, decide_options const& options = {});
+[[nodiscard]] search_result search_model(opened_model const& model, token_windows const& windows, search_options const& options);
+[[nodiscard]] opened_model slim_in_memory(opened_model const& model, plan const& p, token_windows const& windows);
 /// KL of `model` from `base` by a kl_meter, which may start behind the first `same_layers` layers.
 [[nodiscard]] double metered_kl(opened_model const& base, opened_model const& model, token_windows const& windows,
                                 index_t same_layers = 0, std::uint64_t bytes = std::uint64_t{1} << 29);
@@ -61,8 +64,7 @@ struct measured_loss {
 compress_result compress_model(opened_model const& model, plan const& p, std::filesystem::path const& out,
                                compress_options const& options = {}, index_t threads = 1);
 void slim_on_windows(opened_model const& model, plan const& p, token_windows const& windows, slimmed_sink const& sink,
-                     calibrated_options const& options = {}, index_t threads = 1,
-                     folded_sink const& folded = [](module_id, matrix_view<float const>) {});
+                     calibrated_options const& options = {}, index_t threads = 1);
 [[nodiscard]] slim_result slim_one(weight_view const& W, slimmed_module const& m, input_moments* moments = nullptr);
 /// What rtn makes of W, expanded.
 [[nodiscard]] tensor<float, 2> rtn_values(weight_view const& W, packed_scheme const& scheme, scale_rule scale);

@@ -5,12 +5,62 @@
 #include <slimtrim/pipeline/plan.hpp>
 #include <slimtrim/pipeline/recipe_toml.hpp>
 
+#include <charconv>
+#include <cstddef>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 namespace slimtrim {
 inline namespace v0 {
+
+namespace detail {
+
+// Indices as text, runs of consecutive ones as first-last: "0-3 7 9-12". Lists of neurons are too long for JSON numbers.
+[[nodiscard]] inline std::string index_text(std::vector<index_t> const& list) {
+  std::string text;
+  for (std::size_t i = 0; i < list.size();) {
+    std::size_t last = i;
+    while (last + 1 < list.size() && list[last + 1] == list[last] + 1) ++last;
+    text += (text.empty() ? "" : " ") + std::to_string(list[i]);
+    if (last > i) text += "-" + std::to_string(list[last]);
+    i = last + 1;
+  }
+  return text;
+}
+
+// The inverse; nothing when the text is no such list or has more than 2^20 indices.
+[[nodiscard]] inline std::optional<std::vector<index_t>> indices_of_text(std::string_view text) {
+  constexpr index_t most = 1 << 20;
+  std::vector<index_t> list;
+  auto const number = [&](index_t& value) {
+    auto const [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (code != std::errc{} || value < 0 || value >= most || text.front() == '-') return false;
+    text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+    return true;
+  };
+  while (!text.empty()) {
+    index_t first = 0;
+    if (!number(first)) return std::nullopt;
+    index_t last = first;
+    if (!text.empty() && text.front() == '-') {
+      text.remove_prefix(1);
+      if (text.empty() || !number(last) || last < first) return std::nullopt;
+    }
+    for (index_t i = first; i <= last; ++i) list.push_back(i);
+    if (static_cast<index_t>(list.size()) > most) return std::nullopt;
+    if (text.empty()) break;
+    if (text.front() != ' ') return std::nullopt;
+    text.remove_prefix(1);
+    if (text.empty()) return std::nullopt;
+  }
+  return list;
+}
+
+}  // namespace detail
 
 /// The plan as a JSON document; `read_plan` gives it back.
 [[nodiscard]] inline ordered_json plan_json(plan const& p) {
@@ -26,9 +76,10 @@ inline namespace v0 {
       one["novices"].push_back({{"expert", each.expert}, {"constant", each.constant}});
     for (merge_group const& each : layer.merges) {
       one["merges"].push_back({{"kept", each.kept}, {"members", each.members}, {"weights", each.weights}});
-      if (!each.orders.empty()) one["merges"].back()["orders"] = each.orders;
+      for (std::vector<index_t> const& order : each.orders) one["merges"].back()["orders"].push_back(detail::index_text(order));
     }
-    for (auto const& [expert, list] : layer.neurons) one["neurons"].push_back({{"expert", expert}, {"kept", list}});
+    for (auto const& [expert, list] : layer.neurons)
+      one["neurons"].push_back({{"expert", expert}, {"kept", detail::index_text(list)}});
     layers.push_back(std::move(one));
   }
   ordered_json slimming = ordered_json::array();
@@ -59,12 +110,12 @@ class layer_plan_reader {
       group.members = indices(require_field(one, "members", place_), at + ".members");
       group.weights = numbers(require_field(one, "weights", place_), at + ".weights");
       if (ordered_json const* const orders = find_field(one, "orders"))
-        for (ordered_json const& order : list(*orders, at + ".orders")) group.orders.push_back(indices(order, at + ".orders"));
+        for (ordered_json const& order : list(*orders, at + ".orders")) group.orders.push_back(runs(order, at + ".orders"));
       layer.merges.push_back(std::move(group));
     });
     each("neurons", [&](ordered_json const& one, std::string const& at) {
       index_t const expert = index(require_field(one, "expert", place_), at + ".expert");
-      if (!layer.neurons.emplace(expert, indices(require_field(one, "kept", place_), at + ".kept")).second)
+      if (!layer.neurons.emplace(expert, runs(require_field(one, "kept", place_), at + ".kept")).second)
         throw input_error(place_, "field '" + at + ".expert': expected each expert once, found " + std::to_string(expert) + " twice");
     });
   }
@@ -89,6 +140,11 @@ class layer_plan_reader {
     std::vector<index_t> result;
     for (ordered_json const& one : list(value, at)) result.push_back(index(one, at));
     return result;
+  }
+  [[nodiscard]] std::vector<index_t> runs(ordered_json const& value, std::string const& at) const {
+    auto list = value.is_string() ? indices_of_text(value.get_ref<std::string const&>()) : std::nullopt;
+    if (!list) throw input_error(place_, "field '" + at + "': expected indices such as \"0-3 7 9-12\"");
+    return std::move(*list);
   }
   [[nodiscard]] std::vector<double> numbers(ordered_json const& value, std::string const& at) const {
     std::vector<double> result;

@@ -60,41 +60,48 @@ void decide_layers(decide_context<B>& at, step const& s) {
   };
   layer_selection chosen;
   std::vector<layer_candidate> scores;
-  switch (criterion) {
-    case layer_criterion::random:
-      scores = random_candidates(open(at.plan_so_far), at.options.seed);
-      chosen = select_most_similar(scores, budget);
-      break;
-    case layer_criterion::consecutive: {
-      if (part != layer_part::block) throw usage_error(short_form(s) + ": consecutive is a way to drop blocks");
-      for (layer_plan const& layer : at.plan_so_far.layers)
-        if (!layer.block)
-          throw usage_error(short_form(s) + ": consecutive: expected a model that no earlier step took blocks from");
-      chosen = block_drop_consecutive(*at.measured(s).statistics.blocks, budget);
-      break;
+  std::vector<index_t> const named = s.layers.empty() ? std::vector<index_t>{} : open(at.plan_so_far);
+  bool const all_named = !named.empty() && static_cast<index_t>(named.size()) == s.count && s.protect_first == 0 && s.protect_last == 0;
+  if (all_named) {
+    // As many go as are named: there is nothing to choose.
+    chosen.dropped = named;
+  } else {
+    switch (criterion) {
+      case layer_criterion::random:
+        scores = random_candidates(open(at.plan_so_far), at.options.seed);
+        chosen = select_most_similar(scores, budget);
+        break;
+      case layer_criterion::consecutive: {
+        if (part != layer_part::block) throw usage_error(short_form(s) + ": consecutive is a way to drop blocks");
+        for (layer_plan const& layer : at.plan_so_far.layers)
+          if (!layer.block)
+            throw usage_error(short_form(s) + ": consecutive: expected a model that no earlier step took blocks from");
+        chosen = block_drop_consecutive(*at.measured(s).statistics.blocks, budget);
+        break;
+      }
+      case layer_criterion::greedy:
+        at.require_data(s);
+        chosen = select_greedily(
+            [&](std::span<index_t const> dropped) {
+              plan const now = detail::without_parts(at.plan_so_far, part, dropped);
+              return candidates(layer_criterion::cosine, at.measure(now, {false, false, false}), now);
+            },
+            budget);
+        break;
+      case layer_criterion::greedy_kl: {
+        at.require_data(s);
+        scores = candidates(layer_criterion::cosine, at.measured(s), at.plan_so_far);
+        layer_selection const one_shot = select_most_similar(scores, budget);
+        chosen = select_least_damage(
+            scores, budget,
+            [&](std::span<index_t const> dropped) { return at.damage(detail::without_parts(at.plan_so_far, part, dropped)); },
+            {one_shot.dropped});
+        break;
+      }
+      default:
+        scores = candidates(criterion, at.measured(s), at.plan_so_far);
+        chosen = select_most_similar(scores, budget);
     }
-    case layer_criterion::greedy:
-      at.require_data(s);
-      chosen = select_greedily(
-          [&](std::span<index_t const> dropped) {
-            plan const now = detail::without_parts(at.plan_so_far, part, dropped);
-            return candidates(layer_criterion::cosine, at.measure(now, {false, false, false}), now);
-          },
-          budget);
-      break;
-    case layer_criterion::greedy_kl: {
-      at.require_data(s);
-      scores = candidates(layer_criterion::cosine, at.measured(s), at.plan_so_far);
-      layer_selection const one_shot = select_most_similar(scores, budget);
-      chosen = select_least_damage(
-          scores, budget,
-          [&](std::span<index_t const> dropped) { return at.damage(detail::without_parts(at.plan_so_far, part, dropped)); },
-          {one_shot.dropped});
-      break;
-    }
-    default:
-      scores = candidates(criterion, at.measured(s), at.plan_so_far);
-      chosen = select_most_similar(scores, budget);
   }
   at.plan_so_far = detail::without_parts(std::move(at.plan_so_far), part, chosen.dropped);
   ordered_json evidence{{"step", short_form(s)}, {"criterion", s.criterion}, {"dropped", chosen.dropped}};
