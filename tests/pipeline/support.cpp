@@ -169,9 +169,9 @@ compress_result compress_model(opened_model const& model, plan const& p, std::fi
 }
 
 void slim_on_windows(opened_model const& model, plan const& p, token_windows const& windows, slimmed_sink const& sink,
-                     calibrated_options const& options, index_t threads) {
+                     calibrated_options const& options, index_t threads, folded_sink const& folded) {
   output_modules const modules = list_output_modules(*model.files, model.config, p, scale_type::bfloat16);
-  with_backend(threads, [&](eigen_backend const& b) { slim_calibrated(b, model, p, modules, windows, sink, options); });
+  with_backend(threads, [&](eigen_backend const& b) { slim_calibrated(b, model, p, modules, windows, sink, options, folded); });
 }
 
 slim_result slim_one(weight_view const& W, slimmed_module const& m, input_moments* moments) {

@@ -64,7 +64,8 @@ struct measured_loss {
 compress_result compress_model(opened_model const& model, plan const& p, std::filesystem::path const& out,
                                compress_options const& options = {}, index_t threads = 1);
 void slim_on_windows(opened_model const& model, plan const& p, token_windows const& windows, slimmed_sink const& sink,
-                     calibrated_options const& options = {}, index_t threads = 1);
+                     calibrated_options const& options = {}, index_t threads = 1,
+                     folded_sink const& folded = [](module_id, matrix_view<float const>) {});
 [[nodiscard]] slim_result slim_one(weight_view const& W, slimmed_module const& m, input_moments* moments = nullptr);
 /// What rtn makes of W, expanded.
 [[nodiscard]] tensor<float, 2> rtn_values(weight_view const& W, packed_scheme const& scheme, scale_rule scale);
