@@ -102,6 +102,50 @@ TEST_CASE("the order of writing and the number of threads leave no trace") {
     CHECK(get(item.path()) == get(folder / "four" / item.path().filename()));
 }
 
+TEST_CASE("begun files are a checkpoint, and a later writer takes over what is there") {
+  temporary_folder const folder;
+  std::vector<index_t> const sizes{60, 40, 70, 10};
+  sharded_writer_options const options{.most_shard_bytes = 100};
+  {
+    atomic_folder target(folder / "out", {.keep = true});
+    sharded_writer writer(target, plan_of(sizes), options);
+    CHECK_FALSE(writer.begin(false));
+    writer.write(name_of(0), bytes_of(0, 60));
+    writer.write(name_of(2), bytes_of(2, 70));
+    writer.sync();
+    target.write("config.json", "{}");
+    checkpoint const half = checkpoint::open(target.path());
+    CHECK(half.bytes(name_of(2))[69] == std::byte{3});
+    CHECK(half.bytes(name_of(1))[0] == std::byte{0});
+  }
+  {
+    atomic_folder target(folder / "out", {.resume = true, .keep = true});
+    CHECK(target.resumed());
+    sharded_writer writer(target, plan_of(sizes), options);
+    CHECK(writer.begin(true));
+    writer.accept(name_of(0));
+    CHECK_THROWS_AS(writer.accept(name_of(0)), error);
+    CHECK_THROWS_AS(writer.write(name_of(0), bytes_of(0, 60)), error);
+    CHECK_THROWS_AS(writer.accept("t9"), error);
+    for (std::size_t i = 1; i < 4; ++i) writer.write(name_of(i), bytes_of(i, sizes[i]));
+    writer.finish();
+    target.commit();
+  }
+  checkpoint const read = checkpoint::open(folder / "out");
+  for (std::size_t i = 0; i < 4; ++i) {
+    auto const data = read.bytes(name_of(i));
+    auto const wanted = bytes_of(i, sizes[i]);
+    CHECK(std::equal(data.begin(), data.end(), wanted.begin(), wanted.end()));
+  }
+  {
+    // Another plan's files are not taken over.
+    atomic_folder first(folder / "other", {.keep = true});
+    CHECK_FALSE(sharded_writer(first, plan_of({60, 40, 70, 11}), options).begin(true));
+  }
+  atomic_folder second(folder / "other", {.resume = true});
+  CHECK_FALSE(sharded_writer(second, plan_of(sizes), options).begin(true));
+}
+
 TEST_CASE("incomplete, double and unknown tensors are refused") {
   temporary_folder const folder;
   atomic_folder target(folder / "out");

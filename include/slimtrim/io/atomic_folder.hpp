@@ -145,6 +145,19 @@ class atomic_folder {
     return output_file::create(entry(name));
   }
 
+  /// Whether the folder has a file `name` already.
+  [[nodiscard]] bool has(std::string_view name) const {
+    struct stat status;
+    return ::lstat(entry(name).c_str(), &status) == 0;
+  }
+  /// Opens a file of the folder again, keeping what it holds.
+  [[nodiscard]] output_file reopen(std::string_view name) const { return output_file::reopen(entry(name)); }
+  /// Removes a file of the folder; nothing happens when there is none.
+  void remove(std::string_view name) const {
+    std::filesystem::path const path = entry(name);
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) throw system_error_at(path, "unlink", errno);
+  }
+
   /// Writes a whole file at once.
   void write(std::string_view name, std::string_view text) const {
     output_file file = create(name);

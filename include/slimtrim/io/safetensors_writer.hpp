@@ -13,7 +13,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -123,20 +127,42 @@ inline void settle_description(tensor_description& tensor) {
   return layout;
 }
 
+/// Reserves the space of a planned file and writes its header: a reader finds all tensors then, with zeros for data.
+inline void begin_safetensors(output_file& file, safetensors_layout const& layout) {
+  file.reserve(layout.file_bytes);
+  file.write_at(0, as_byte_span(layout.header));
+}
+
+/// Whether `file` is what `begin_safetensors` makes of `layout`, whatever its data.
+[[nodiscard]] inline bool is_begun(output_file const& file, safetensors_layout const& layout) {
+  struct stat status;
+  if (::fstat(file.descriptor(), &status) != 0) throw system_error_at(file.path(), "fstat", errno);
+  if (static_cast<std::uint64_t>(status.st_size) != layout.file_bytes) return false;
+  std::string found(layout.header.size(), '\0');
+  std::size_t done = 0;
+  while (done < found.size()) {
+    ::ssize_t const got = ::pread(file.descriptor(), found.data() + done, found.size() - done, static_cast<::off_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw system_error_at(file.path(), "read", errno);
+    if (got == 0) return false;
+    done += static_cast<std::size_t>(got);
+  }
+  return found == layout.header;
+}
+
 /// Fills a planned file. `write` may be called from several threads, in any order, in pieces of any size; every byte
 /// must come exactly once. The bytes of the file do not depend on the order.
 class safetensors_writer {
  public:
-  /// Takes over an open, empty file; reserves its space and writes the header.
-  safetensors_writer(output_file file, safetensors_layout layout)
+  /// Takes over an open file and begins it; unless `begun` says that this was done before.
+  safetensors_writer(output_file file, safetensors_layout layout, bool begun = false)
       : file_(std::move(file)), layout_(std::move(layout)), written_(layout_.tensors.size()) {
     by_name_.reserve(layout_.tensors.size());
     for (std::size_t i = 0; i < layout_.tensors.size(); ++i) {
       by_name_.emplace(layout_.tensors[i].name, i);
       remaining_ += layout_.tensors[i].bytes;
     }
-    file_.reserve(layout_.file_bytes);
-    file_.write_at(0, as_byte_span(layout_.header));
+    if (!begun) begin_safetensors(file_, layout_);
     layout_.header = {};
   }
 
@@ -164,6 +190,20 @@ class safetensors_writer {
                   " bytes, found " + std::to_string(data.size()));
     write(name, 0, data);
   }
+
+  /// Takes tensor `name` as written: a stopped run did it. Errors as `write`.
+  void accept(std::string_view name) {
+    auto const found = by_name_.find(name);
+    if (found == by_name_.end()) throw error(place(name) + "not in the plan");
+    std::uint64_t const bytes = layout_.tensors[found->second].bytes;
+    if (bytes == 0) return;
+    claim(found->second, 0, bytes);
+    std::lock_guard const lock(mutex_);
+    remaining_ -= bytes;
+  }
+
+  /// Waits until everything written so far is on the disk.
+  void sync() { file_.sync(); }
 
   /// Whether every byte of every tensor has been written.
   [[nodiscard]] bool complete() const {

@@ -60,6 +60,43 @@ class sharded_writer {
   /// Sum of the sizes of the safetensors files.
   [[nodiscard]] std::uint64_t file_bytes() const noexcept { return file_bytes_; }
 
+  /// Makes every file, with all names and no data yet, and the index: the folder can be opened as a checkpoint from now
+  /// on. With `resume`, files that a stopped run of the same plan left are kept as they are; whether that was true of all.
+  bool begin(bool resume) {
+    bool all_kept = true;
+    for (auto const& each : shards_) {
+      bool kept = false;
+      if (resume && folder_.has(each->name)) kept = is_begun(folder_.reopen(each->name), each->layout);
+      if (!kept) {
+        folder_.remove(each->name);
+        output_file file = folder_.create(each->name);
+        begin_safetensors(file, each->layout);
+        file.close();
+      }
+      each->begun = true;
+      all_kept = all_kept && kept;
+    }
+    if (shards_.size() > 1) {
+      folder_.remove(index_name);
+      write_index();
+    }
+    begun_ = true;
+    return all_kept;
+  }
+
+  /// Takes tensor `name` as written by a stopped run. Call it after `begin(true)`.
+  void accept(std::string_view name) {
+    put(name, false, [&](safetensors_writer& writer) { writer.accept(name); });
+  }
+
+  /// Waits until everything written so far is on the disk.
+  void sync() {
+    for (auto const& each : shards_) {
+      std::lock_guard const lock(each->mutex);
+      if (each->writer != nullptr && !each->finished) each->writer->sync();
+    }
+  }
+
   /// Writes bytes `[offset, offset + data.size())` of tensor `name`. Errors as `safetensors_writer::write`.
   void write(std::string_view name, std::uint64_t offset, std::span<std::byte const> data) {
     put(name, data.empty(), [&](safetensors_writer& writer) { writer.write(name, offset, data); });
@@ -80,7 +117,7 @@ class sharded_writer {
   /// The folder is then ready for `commit`.
   void finish() {
     for (std::unique_ptr<shard> const& each : shards_) close_shard(open_shard(*each));
-    if (shards_.size() > 1) write_index();
+    if (shards_.size() > 1 && !begun_) write_index();
   }
 
  private:
@@ -90,6 +127,7 @@ class sharded_writer {
     std::unique_ptr<safetensors_writer> writer;
     std::mutex mutex;
     std::atomic<bool> finished = false;
+    bool begun = false;
   };
 
   [[nodiscard]] std::vector<std::vector<tensor_description>> distribute(std::vector<tensor_description> plan) const {
@@ -140,8 +178,8 @@ class sharded_writer {
   shard& open_shard(shard& target) {
     std::lock_guard const lock(target.mutex);
     if (!target.finished && target.writer == nullptr)
-      target.writer =
-          std::make_unique<safetensors_writer>(folder_.create(target.name), std::move(target.layout));
+      target.writer = std::make_unique<safetensors_writer>(
+          target.begun ? folder_.reopen(target.name) : folder_.create(target.name), std::move(target.layout), target.begun);
     return target;
   }
 
@@ -164,11 +202,14 @@ class sharded_writer {
       text += separator + detail::json_quoted(name) + ": \"" + shards_[index]->name + '"';
       separator = ",\n    ";
     }
-    folder_.write("model.safetensors.index.json", text + "\n  }\n}\n");
+    folder_.write(index_name, text + "\n  }\n}\n");
   }
+
+  static constexpr char const* index_name = "model.safetensors.index.json";
 
   atomic_folder& folder_;
   sharded_writer_options options_;
+  bool begun_ = false;
   std::vector<std::unique_ptr<shard>> shards_;
   std::unordered_map<std::string, std::uint32_t> shard_of_;
   std::uint64_t data_bytes_ = 0;
