@@ -34,6 +34,7 @@ class compress_command final : public command {
     options.text("--plan", plan_, "Plan to carry out, instead of --recipe and --stats");
     options.text("--format", format_, "Of packed weights: compressed-tensors, awq or gptq [the input's, else the first]");
     options.bytes("--shard-size", shard_bytes_, "Most bytes of one safetensors file [5GB]");
+    options.flag("--resume", resume_, "Go on where a stopped run of the same command left off, and keep the parts if this one stops");
     device_.declare(options);
   }
   void run(session const& at) override {
@@ -57,6 +58,7 @@ class compress_command final : public command {
     slimtrim::compress_options options;
     options.format = format_;
     options.most_shard_bytes = shard_bytes_;
+    options.resume = resume_;
     options.data = made.windows ? &*made.windows : nullptr;
     slimtrim::compress_result const result = run.compress(model, made.plan, out_, options);
     double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -116,6 +118,7 @@ class compress_command final : public command {
   std::string out_;
   std::string plan_;
   std::string format_;
+  bool resume_ = false;
   std::uint64_t shard_bytes_ = 5'000'000'000;
   decide_flags flags_;
   device_flags device_;

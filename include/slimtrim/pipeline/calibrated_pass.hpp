@@ -12,18 +12,28 @@
 #include <slimtrim/pipeline/calibrated_feed_forward.hpp>
 #include <slimtrim/pipeline/calibrated_fold.hpp>
 
+#include <functional>
 #include <optional>
 #include <span>
+#include <variant>
 
 namespace slimtrim {
 inline namespace v0 {
+
+/// Where a stopped pass left off. By default nothing is finished and nobody is told.
+struct calibrated_resumption {
+  std::function<bool(index_t)> finished{};   ///< whether a layer of the input need not be slimmed again
+  weight_source const* changed = nullptr;    ///< finished layers as they are now, by planned numbers
+  std::function<bool(module_id)> handed_out{};  ///< whether a module of a finished layer was given to a sink, by planned numbers
+  std::function<void(index_t)> on_layer{};   ///< called when all modules of a layer have been handed out
+};
 
 namespace detail {
 
 template <host_backend B>
 class calibrated_pass {
  public:
-  explicit calibrated_pass(calibrated_context<B>& at) : at_(at) {}
+  calibrated_pass(calibrated_context<B>& at, calibrated_resumption const& resumption) : at_(at), resumption_(resumption) {}
 
   void run() {
     index_t const layers = at_.input.config.layer_count();
@@ -39,10 +49,13 @@ class calibrated_pass {
   void run_layer(index_t i) {
     auto const target = planned_layer(at_.decided, i);
     std::optional<decoder_layer> layer;
-    if (target) layer = load_layer(at_.planned.config, *at_.planned.weights, *target);
+    bool const finished = target && resumption_.finished && resumption_.finished(i);
+    if (finished) layer = finished_layer(*target);
+    else if (target) layer = load_layer(at_.planned.config, *at_.planned.weights, *target);
     std::optional<decoder_layer> original;
     if (at_.original) original = load_layer(at_.input.config, *at_.input.weights, i);
-    bool const attends = layer && layer->attention, feeds = layer && (layer->moe || layer->dense);
+    bool const attends = layer && layer->attention && !finished;
+    bool const feeds = layer && (layer->moe || layer->dense) && !finished;
 
     if (attends) {
       if (at_.folded) layer_folding<B>(at_, i).attention(*layer->attention, *layer);
@@ -59,6 +72,40 @@ class calibrated_pass {
     if (feeds) slim_feed_forward_outputs(at_, i, *layer);
     if (layer) advance_feed_forward(at_.planned.config, *layer, at_.changed);
     if (!at_.options.sequential) copy_rows(at_.original->all(), at_.changed.all());
+    if (target && !finished && resumption_.on_layer) resumption_.on_layer(i);
+  }
+
+  // A layer of an earlier run. What was changed and stayed dense was in floats when that run went on, so it is again: the
+  // streams must be the same to the bit.
+  [[nodiscard]] decoder_layer finished_layer(index_t target) const {
+    decoder_layer layer = load_layer(at_.planned.config, *resumption_.changed, target);
+    auto const restore = [&](weight& w, module_role role, index_t expert = 0) {
+      if (!std::holds_alternative<quantized_view<>>(w.view) && resumption_.handed_out({role, target, expert}))
+        w = own_weight(expand(w.view));
+    };
+    auto const restore_swiglu = [&](swiglu_weights& w, module_role gate, module_role up, module_role down, index_t expert = 0) {
+      restore(w.gate, gate, expert);
+      restore(w.up, up, expert);
+      restore(w.down, down, expert);
+    };
+    if (layer.attention) {
+      restore(layer.attention->query, module_role::query);
+      restore(layer.attention->key, module_role::key);
+      restore(layer.attention->value, module_role::value);
+      restore(layer.attention->output, module_role::output);
+    }
+    if (layer.dense) restore_swiglu(*layer.dense, module_role::dense_gate, module_role::dense_up, module_role::dense_down);
+    if (layer.moe) {
+      restore(layer.moe->router, module_role::router);
+      index_t e = 0;
+      for (expert_weights& expert : layer.moe->experts) {
+        if (!expert.is_novice()) restore_swiglu(expert.swiglu, module_role::gate, module_role::up, module_role::down, e);
+        ++e;
+      }
+      if (layer.moe->shared)
+        restore_swiglu(*layer.moe->shared, module_role::shared_gate, module_role::shared_up, module_role::shared_down);
+    }
+    return layer;
   }
 
   void advance_attention(model_config const& config, decoder_layer const& layer, window_streams& streams) {
@@ -76,6 +123,7 @@ class calibrated_pass {
   }
 
   calibrated_context<B>& at_;
+  calibrated_resumption const& resumption_;
 };
 
 }  // namespace detail
@@ -98,13 +146,14 @@ class calibrated_pass {
 /// fourth batch of windows judges the ridge.
 /// Memory: a layer, its changed form, Hessians within `hessian_bytes`, a joint Gram matrix within `joint_bytes` (four times while it
 /// is solved), and one or two streams of windows * S * hidden floats, a third for the fit expert by expert. Byte-identical for any
-/// executor. Without `folded` no scales are folded, since nobody would learn of the changed norms. Errors as `slim_matrix`.
+/// executor, and for any `resumption`. Without `folded` no scales are folded, since nobody would learn of the changed norms. Errors
+/// as `slim_matrix`.
 template <host_backend B>
 void slim_calibrated(B const& backend, opened_model const& input, plan const& p, output_modules const& modules,
                      token_windows const& windows, slimmed_sink const& sink, calibrated_options const& options = {},
-                     folded_sink const& folded = {}) {
+                     folded_sink const& folded = {}, calibrated_resumption const& resumption = {}) {
   detail::calibrated_context<B> at(backend, input, p, modules, windows, options, sink, folded);
-  detail::calibrated_pass<B>(at).run();
+  detail::calibrated_pass<B>(at, resumption).run();
 }
 
 }  // namespace v0

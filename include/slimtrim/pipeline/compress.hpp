@@ -9,11 +9,15 @@
 #include <slimtrim/io/atomic_folder.hpp>
 #include <slimtrim/io/sharded_writer.hpp>
 #include <slimtrim/pipeline/calibrated_pass.hpp>
+#include <slimtrim/pipeline/compress_journal.hpp>
+#include <slimtrim/pipeline/fingerprint.hpp>
 #include <slimtrim/pipeline/mask_file.hpp>
+#include <slimtrim/pipeline/model_statistics.hpp>
 #include <slimtrim/pipeline/open_model.hpp>
 #include <slimtrim/pipeline/output_config.hpp>
 #include <slimtrim/pipeline/output_modules.hpp>
 #include <slimtrim/pipeline/plan.hpp>
+#include <slimtrim/pipeline/plan_file.hpp>
 #include <slimtrim/pipeline/planned_model.hpp>
 #include <slimtrim/pipeline/slim_matrix.hpp>
 
@@ -23,6 +27,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -37,6 +42,8 @@ struct compress_options {
   bool masks = false;    ///< also write `masks.safetensors`: which weights pruning kept (mask_file.hpp)
   token_windows const* data = nullptr;  ///< calibration windows, for the steps that work on tokens
   calibrated_options calibrated{};
+  /// Continue what a stopped run of the same job left in OUT.partial, and leave the parts when this one stops.
+  bool resume = false;
   progress_callback progress{};
 };
 
@@ -48,6 +55,7 @@ struct compress_result {
   std::vector<std::string> notes{};           ///< who loads the result
   std::vector<std::string> passed_through{};  ///< tensors that the family does not know, copied untouched
   ordered_json slimmed = ordered_json::array();  ///< one object per slimmed module
+  index_t resumed_layers = 0;                    ///< taken over from a stopped run
 };
 
 namespace detail {
@@ -128,6 +136,20 @@ class tensor_copier {
   return format;
 }
 
+// Names everything that the bytes of a calibrated output depend on.
+[[nodiscard]] inline std::string job_of(opened_model const& input, plan const& p, compress_options const& options) {
+  calibrated_options const& c = options.calibrated;
+  ordered_json const job{{"version", SLIMTRIM_VERSION_STRING},
+                         {"instruction_set", instruction_set()},
+                         {"model", fingerprint_of(*input.files)},
+                         {"plan", plan_json(p)},
+                         {"format", options.format},
+                         {"shard", options.most_shard_bytes},
+                         {"data", fingerprint_of(*options.data)},
+                         {"options", {c.sequential, c.affinity, c.hessian_bytes, c.joint_bytes, c.fit_sweeps, c.fit.ridges, c.fit.unit}}};
+  return fingerprint_of(std::string_view(job.dump()));
+}
+
 // quantization_config of the output: of what was packed before and of what was packed now.
 [[nodiscard]] inline ordered_json output_quantization(opened_model const& input, plan const& p,
                                                       packed_format const& format, output_modules const& modules) {
@@ -164,6 +186,8 @@ class tensor_copier {
 /// Throws `input_error` (a plan that does not fit, a step that hits packed weights, NaN in a weight: the tensor is
 /// named), `usage_error` (a format that cannot carry a step), `system_failure`, and whatever `progress` throws. After
 /// any of them nothing stands under `out`.
+/// What works on tokens keeps a journal (compress_journal.hpp): after a kill, or any failure with `resume`, the same call with
+/// `resume` goes on behind the last finished layer and gives the same bytes. Throws `input_error` when OUT.partial is of another job.
 template <host_backend B>
 compress_result compress(B const& backend, opened_model const& input, plan const& p, std::filesystem::path const& out,
                          compress_options const& options = {}) {
@@ -198,7 +222,12 @@ compress_result compress(B const& backend, opened_model const& input, plan const
   ordered_json config = output_config(input.files->config(), input.config, p, input.files->config_place());
   if (format) config["quantization_config"] = detail::output_quantization(input, p, *format, modules);
 
-  atomic_folder folder(out, {.inputs = {input.files->folder()}});
+  bool const calibrated = needs_calibrated_pass(modules);
+  if (calibrated && options.data == nullptr)
+    throw usage_error("recipe " + p.recipe + ": works on calibration tokens: give --data");
+  // Without calibration a run is as quick as copying: it starts over.
+  bool const resume = options.resume && calibrated;
+  atomic_folder folder(out, {.inputs = {input.files->folder()}, .resume = resume, .keep = resume});
   sharded_writer_options writing;
   writing.most_shard_bytes = options.most_shard_bytes;
   writing.metadata = {{"format", "pt"},
@@ -207,6 +236,7 @@ compress_result compress(B const& backend, opened_model const& input, plan const
                       {"slimtrim.recipe", p.recipe}};
   sharded_writer writer(folder, std::move(described), writing);
   result.bytes_out = writer.file_bytes();
+  if (options.masks && resume) throw usage_error("masks: expected without resume: layers of a stopped run have none");
   std::optional<mask_file> masks;
   if (options.masks) masks.emplace(folder, modules.slimmed);
   if (masks) result.mask_bytes = masks->bytes();
@@ -215,6 +245,30 @@ compress_result compress(B const& backend, opened_model const& input, plan const
   index_t done = 0;
   auto const report = [&] { report_progress(options.progress, "compress", done, total); };
   report();
+
+  std::optional<compress_journal> journal;
+  journal_entry layer_entry;
+  std::set<std::string> taken_over;
+  if (calibrated) {
+    // From here on OUT.partial can be opened as a model, and a later run can read the layers that are finished.
+    journal.emplace(folder, detail::job_of(input, p, options));
+    folder.remove("config.json");
+    folder.write("config.json", json_text(config));
+    bool const kept = writer.begin(folder.resumed());
+    if (!kept && !journal->layers().empty())
+      throw input_error(printable(folder.path().native(), 1000), "expected the files that its journal speaks of: remove the folder");
+    for (auto const& [layer, entry] : journal->layers()) {
+      for (std::string const& name : entry.tensors) {
+        writer.accept(name);
+        taken_over.insert(name);
+      }
+      for (ordered_json const& module : entry.slimmed) result.slimmed.push_back(module);
+      done += static_cast<index_t>(entry.slimmed.size());
+      ++result.resumed_layers;
+    }
+    report();
+  }
+
   detail::tensor_copier copy;
   bool const scaled = std::any_of(modules.slimmed.begin(), modules.slimmed.end(),
                                   [](slimmed_module const& m) { return wants_scales(&m); });
@@ -233,29 +287,47 @@ compress_result compress(B const& backend, opened_model const& input, plan const
   }
   for (constant_tensor const& each : modules.constants)
     writer.write(each.tensor.name, std::as_bytes(std::span<float const>(each.values)));
-  tensor_sink const sink = [&](std::string const& name, std::span<std::byte const> bytes) { writer.write(name, bytes); };
+  tensor_sink const sink = [&](std::string const& name, std::span<std::byte const> bytes) {
+    writer.write(name, bytes);
+    layer_entry.tensors.push_back(name);
+  };
   auto const finish = [&](slimmed_module const& m, slim_result const& slimmed) {
     emit_slimmed(format.get(), m, slimmed, sink);
     if (masks && slimmed.kept) masks->write(m, slimmed.kept->view());
-    if (!m.steps.empty()) result.slimmed.push_back(slimmed_summary(m, slimmed));
+    if (!m.steps.empty()) {
+      result.slimmed.push_back(slimmed_summary(m, slimmed));
+      layer_entry.slimmed.push_back(result.slimmed.back());
+    }
     ++done;
     report();
   };
   auto const folded = [&](module_id id, matrix_view<float const> values) {
     auto const at = std::find_if(waiting.begin(), waiting.end(), [&](copied_tensor const* each) { return *each->module == id; });
     if (at == waiting.end()) throw error("compress: module " + module_name(*input.config.family, id) + " was written already");
-    writer.write((*at)->name, detail::narrowed(values, (*at)->source.type));
+    sink((*at)->name, detail::narrowed(values, (*at)->source.type));
     waiting.erase(at);
     ++done;
     report();
   };
-  bool const calibrated = needs_calibrated_pass(modules);
   opened_model const trimmed = planned_model(input, p);
   if (calibrated) {
-    if (options.data == nullptr) throw usage_error("recipe " + p.recipe + ": works on calibration tokens: give --data");
-    slim_calibrated(backend, input, p, modules, *options.data, finish, options.calibrated, folded);
+    calibrated_resumption resumption;
+    resumption.on_layer = [&](index_t layer) {
+      writer.sync();
+      journal->add(layer, layer_entry);
+      layer_entry = {};
+    };
+    opened_model finished;
+    if (!journal->layers().empty()) {
+      finished = open_model(folder.path());
+      resumption.changed = finished.weights.get();
+      resumption.finished = [&](index_t layer) { return journal->has(layer); };
+      resumption.handed_out = [&](module_id id) { return taken_over.count(module_name(*finished.config.family, id)) != 0; };
+    }
+    slim_calibrated(backend, input, p, modules, *options.data, finish, options.calibrated, folded, resumption);
   }
-  for (copied_tensor const* each : waiting) copy_now(*each);
+  for (copied_tensor const* each : waiting)
+    if (taken_over.count(each->name) == 0) copy_now(*each);
   for (slimmed_module const& m : modules.slimmed) {
     bool const in_layers = is_attention_role(m.from.role) || is_feed_forward_role(m.from.role);
     if (calibrated && in_layers && m.from.role != module_role::router) continue;
@@ -269,9 +341,13 @@ compress_result compress(B const& backend, opened_model const& input, plan const
   }
   writer.finish();
   if (masks) masks->finish();
-  folder.write("config.json", json_text(config));
-  for (std::string const& name : input.files->other_files()) folder.copy(input.files->open_file(name), name);
+  if (!calibrated) folder.write("config.json", json_text(config));
+  for (std::string const& name : input.files->other_files()) {
+    folder.remove(name);
+    folder.copy(input.files->open_file(name), name);
+  }
   input.files->require_unchanged();
+  if (journal) journal->remove();
   folder.commit();
   return result;
 }
