@@ -1,5 +1,9 @@
-// What reads activations or weights once: row cosines, squared column sums, and the Gram update against SGEMM.
+// What reads activations or weights once: row cosines, squared column sums, quantise and pack, 2:4 masks by Wanda's score, and
+// the Gram update against SGEMM.
 #include "support.cuh"
+
+#include <slimtrim/cuda/quantize.cuh>
+#include <slimtrim/cuda/select.cuh>
 
 namespace cuda_bench {
 
@@ -16,6 +20,20 @@ void bench_rows(session& s) {
     cuda::column_square_sums<bfloat16, float>(s.on(), reading(a, n, m), sums.view());
   });
   s.add({"squared column sums bf16 65536 x 4096", squares, {{"of bandwidth", s.bandwidth_share(bytes, squares)}}});
+
+  cuda::device_buffer<std::uint32_t> words(n * m / 8);
+  cuda::device_buffer<float> scales(n * m / 128);
+  cuda::quantised_outputs const codes{words.matrix(n, m / 8), scales.matrix(n, m / 128), {}};
+  double const packed = time_graph(s, 2, [&](int) {
+    cuda::quantise<bfloat16>(s.on(), reading(a, n, m), uniform_grid{}, 128, scale_type::bfloat16, codes);
+  });
+  double const moved = bytes + bytes / 4 + bytes / 64;
+  s.add({"quantise and pack bf16 65536 x 4096, g128", packed, {{"of bandwidth", s.bandwidth_share(moved, packed)}}});
+  cuda::device_buffer<std::uint64_t> mask(n * m / 64);
+  double const masks = time_graph(s, 2, [&](int) {
+    cuda::select<bfloat16>(s.on(), reading(a, n, m), as_const(sums.view()), 2, 4, mask.matrix(n, m / 64));
+  });
+  s.add({"2:4 mask by Wanda, bf16 65536 x 4096", masks, {{"of bandwidth", s.bandwidth_share(bytes * (1 + 1.0 / 16), masks)}}});
 
   index_t const tokens = 16384;
   cuda::device_buffer<float> H(m * m), wide(tokens * m);

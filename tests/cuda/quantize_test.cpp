@@ -15,7 +15,8 @@ using namespace slimtrim;
 namespace {
 
 template <class T>
-void check_quantise(index_t rows, index_t columns, index_t group, bool symmetric, scale_type type) {
+void check_quantise(index_t rows, index_t columns, index_t group, bool symmetric, scale_type type,
+                    backend_tests::layout how = backend_tests::layout::rows) {
   cuda_tests::device_memory device;
   tensor<T, 2> W(rows, columns);
   for (index_t r = 0; r < rows; ++r)
@@ -28,7 +29,7 @@ void check_quantise(index_t rows, index_t columns, index_t group, bool symmetric
   index_t const groups = columns / group;
   cuda::quantised_outputs out{device.matrix<std::uint32_t>(rows, columns / 8), device.matrix<float>(rows, groups), {}};
   if (!symmetric) out.zeros = device.matrix<std::uint8_t>(rows, groups);
-  cuda::quantise<T>(device.backend().on(), as_const(device.upload_matrix<T>(W, backend_tests::layout::padded_rows)), grid, group, type, out);
+  cuda::quantise<T>(device.backend().on(), as_const(device.upload_matrix<T>(W, how)), grid, group, type, out);
   device.backend().synchronise();
   auto const words = device.download<std::uint32_t>(out.words);
   auto const scales = device.download<float>(out.scales);
@@ -47,7 +48,8 @@ TEST_CASE("cuda quantise: codes, scales and zero points are the host's") {
     check_quantise<float>(5, 256, 128, symmetric, scale_type::bfloat16);
     check_quantise<bfloat16>(33, 192, 64, symmetric, scale_type::float16);
     check_quantise<float16>(4, 320, 320, symmetric, scale_type::float32);
-    check_quantise<float>(4, 24, 8, symmetric, scale_type::bfloat16);
+    check_quantise<float>(4, 24, 8, symmetric, scale_type::bfloat16, backend_tests::layout::padded_rows);
+    check_quantise<bfloat16>(4, 256, 128, symmetric, scale_type::bfloat16, backend_tests::layout::columns);
   }
 }
 
