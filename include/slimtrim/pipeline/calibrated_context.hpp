@@ -27,7 +27,7 @@ struct calibrated_options {
   bool affinity = true;                ///< Hessians of expert inputs weighted by the gate: x g instead of x
   std::uint64_t hessian_bytes = std::uint64_t{2} << 30;  ///< of the experts in flight together
   std::uint64_t joint_bytes = std::uint64_t{2} << 30;    ///< Gram matrix of a joint fit at most; beyond, expert by expert
-  int fit_sweeps = 3;                  ///< of the fit expert by expert
+  int fit_sweeps = 2;                  ///< of the fit expert by expert
   residual_fit_options fit{};
   progress_callback progress{};
 };

@@ -39,7 +39,7 @@ struct expert_features {
 
 struct expert_fit_options {
   residual_fit_options fit{};  ///< with unit = 0 ridges are relative to each expert's own mean Gram diagonal
-  int sweeps = 3;
+  int sweeps = 2;
   index_t rows_a_batch = 1024;  ///< feature rows at a time
 };
 
@@ -104,7 +104,7 @@ void take_back(B const& backend, residual_moments& m, matrix_view<float> change_
 ///
 /// residual: [tokens, out], on entry what the layer's output still lacks (E), on return what it lacks after the fit; an expert's
 /// output Z_e W_eᵀ is already part of the model. held_out: [tokens], nonzero where a token only judges each expert's ridge (its
-/// step is then repeated on all tokens with the ridge that won), or empty. Experts whose held-out tokens do not gain go back to
+/// step is then repeated on all tokens with the ridge that won, which later sweeps keep), or empty. Experts whose held-out tokens do not gain go back to
 /// their old weights, and so stay those without tokens. Each step lowers the objective of the tokens fitted to.
 /// Memory: 2 to 4 (in_e² + in_e out) floats for one expert at a time, plus the changes (in_e out each). Cost per sweep and expert: twice
 /// its features, tokens (in_e² / 2 + 2 in_e out), and residual_fit. Returns the last report of every expert.
@@ -135,7 +135,10 @@ std::vector<residual_fit_report> residual_fit_experts(B const& backend, std::vec
       }
       matrix<float> next(out, in);
       next.fill(0.0F);
-      reports[e] = fit_split(backend, moments, next.view(), options.fit);
+      // The ridge is chosen once: later sweeps change little, and each candidate costs a factorisation.
+      residual_fit_options fit = options.fit;
+      if (changes[e].extent(0) > 0 && reports[e].changed) fit.ridges = {reports[e].ridge};
+      reports[e] = fit_split(backend, moments, next.view(), fit);
       if (!reports[e].changed && changes[e].extent(0) == 0) continue;
       // What moves now is the difference to the change of the sweep before.
       matrix<float> step_t(in, out);
