@@ -26,6 +26,14 @@ inline constexpr cudaDataType blas_type = std::is_same_v<T, double>     ? CUDA_R
   return static_cast<int>(n);
 }
 
+// C = beta C; beta = 0 does not read C.
+template <class T>
+struct scale_element {
+  T beta;
+  device_matrix<T> C;
+  SLIMTRIM_HD void operator()(index_t i, index_t j) const { C(i, j) = beta == T{0} ? T{0} : beta * C(i, j); }
+};
+
 // Columns contiguous and apart from each other: a column-major matrix with leading dimension stride(1).
 template <class T>
 [[nodiscard]] bool column_major(device_matrix<T> x) {
@@ -73,6 +81,7 @@ void gemm(context& on, Result alpha, device_matrix<T const> A, device_matrix<T c
           device_matrix<Result> C) {
   index_t const n = C.extent(0), m = C.extent(1), k = A.extent(1);
   if (n == 0 || m == 0) return;
+  if (k == 0) return for_each_element(on, n, m, false, detail::scale_element<Result>{beta, C});
   if (!detail::column_major(C)) {
     if (detail::column_major(transposed(C))) {
       gemm<T, Result>(on, alpha, transposed(B), transposed(A), beta, transposed(C));
