@@ -6,4 +6,4 @@ bash cmake/install_packages.sh
 build="${SLIMTRIM_BUILD:-build}"
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DSLIMTRIM_BUILD_BENCH=OFF
 cmake --build "$build"
-ctest --test-dir "$build" --parallel "$(nproc)" --output-on-failure --no-tests=error -LE 'cuda|gpu' "$@"
+ctest --test-dir "$build" --parallel "$(nproc)" --output-on-failure --no-tests=error -LE 'cuda|gpu|slow' "$@"
