@@ -13,6 +13,11 @@
 
 #include <slimtrim/simd/kernel_table.hpp>
 
+// Highway 1.0 leaves AVX-512 with VNNI out of its targets unless asked, and then refuses to compile where the compiler's
+// flags make it the best one, as -march=native does on Sapphire Rapids and Zen 5.
+#if !defined(HWY_WANT_AVX3_DL)
+#define HWY_WANT_AVX3_DL 1
+#endif
 #include <hwy/highway.h>
 
 #if !defined(SLIMTRIM_UNROLL)
