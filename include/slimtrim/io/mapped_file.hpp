@@ -49,14 +49,22 @@ class mapped_file {
   [[nodiscard]] input_file const& file() const noexcept { return file_; }
   [[nodiscard]] std::span<std::byte const> bytes() const noexcept { return bytes_; }
 
-  /// Takes the pages that touch `[offset, offset + length)` out of memory; the next access reads them again, so a
-  /// neighbour on the same page loses time but never data.
-  void release(std::uint64_t offset, std::uint64_t length) const noexcept { advise(offset, length, MADV_DONTNEED); }
+  /// Takes the pages that touch `[offset, offset + length)` out of memory, and what lies up to 64 KiB beside them; the
+  /// next access reads them again, so a neighbour loses time but never data.
+  void release(std::uint64_t offset, std::uint64_t length) const noexcept {
+    // A fault maps the pages around it too, up to 64 KiB on Linux: those of a neighbour that was released already would stay,
+    // a few for every tensor of the file.
+    std::uint64_t const before = offset < fault_around ? offset : fault_around;
+    std::uint64_t const whole = length > UINT64_MAX - 2 * fault_around ? UINT64_MAX : before + length + fault_around;
+    if (length != 0) advise(offset - before, whole, MADV_DONTNEED);
+  }
 
   /// Asks the system to start reading `[offset, offset + length)` now.
   void prefetch(std::uint64_t offset, std::uint64_t length) const noexcept { advise(offset, length, MADV_WILLNEED); }
 
  private:
+  static constexpr std::uint64_t fault_around = std::uint64_t{64} << 10;
+
   void advise(std::uint64_t offset, std::uint64_t length, int advice) const noexcept {
     if (offset >= bytes_.size() || length == 0) return;
     auto const page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
