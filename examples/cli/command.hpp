@@ -70,6 +70,7 @@ class command {
 [[nodiscard]] std::unique_ptr<command> make_bench_command();
 [[nodiscard]] std::unique_ptr<command> make_calibrate_command();
 [[nodiscard]] std::unique_ptr<command> make_compress_command();
+[[nodiscard]] std::unique_ptr<command> make_convert_command();
 [[nodiscard]] std::unique_ptr<command> make_eval_command();
 [[nodiscard]] std::unique_ptr<command> make_generate_command();
 [[nodiscard]] std::unique_ptr<command> make_inspect_command();

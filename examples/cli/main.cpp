@@ -76,8 +76,8 @@ void complain(std::string const& message) {
 int run_program(int count, char const* const* words) {
   std::vector<std::unique_ptr<command>> commands;
   for (auto const make : {make_inspect_command, make_calibrate_command, make_stats_command, make_plan_command,
-                          make_compress_command, make_eval_command, make_generate_command, make_bench_command,
-                          make_recipe_command, make_report_command, make_synth_command})
+                          make_compress_command, make_convert_command, make_eval_command, make_generate_command,
+                          make_bench_command, make_recipe_command, make_report_command, make_synth_command})
     commands.push_back(make());
   parsed_line const line = parse_line(count, words, commands);
 

@@ -27,7 +27,7 @@ TEST_CASE("help and version go to stdout") {
   CHECK(help.err.empty());
   CHECK(has(help.out, "Exit codes: 0 done"));
   CHECK(run_program({"--version"}).out == "slimtrim " SLIMTRIM_VERSION_STRING "\n");
-  for (char const* const command : {"inspect", "calibrate", "stats", "plan", "compress", "eval", "generate", "bench", "recipe", "synth"}) {
+  for (char const* const command : {"inspect", "calibrate", "stats", "plan", "compress", "convert", "eval", "generate", "bench", "recipe", "synth"}) {
     finished_run const one = run_program({command, "--help"});
     CHECK(one.code == 0);
     CHECK_MESSAGE(has(one.out, "Examples:"), command);
@@ -41,7 +41,8 @@ TEST_CASE("a wrong line is exit code 2 and one line on stderr") {
       {}, {"frob"}, {"inspect"}, {"synth"}, {"synth", "x", "--layers", "many"}, {"synth", "x", "--frob"},
       {"synth", "x", "--layers", "1", "--layers", "2"}, {"recipe", "rtn:5"}, {"synth", "x", "--threads", "0"},
       {"synth", "x", "--seed", "-1"}, {"synth", "x", "--shard-size", "5 parsecs"}, {"synth", "x", "--top-k", "9"},
-      {"synth", "x", "--identity-layers", "1,,2"}, {"inspect", "a", "b"}};
+      {"synth", "x", "--identity-layers", "1,,2"}, {"inspect", "a", "b"}, {"convert", "a", "b"},
+      {"convert", "a", "b", "--format", "gguf", "--type", "q3"}, {"convert", "a", "b", "--format", "bf16", "--type", "f16"}};
   for (auto const& line : lines) {
     finished_run const run = run_program(line);
     CHECK_MESSAGE(run.code == 2, run.err);

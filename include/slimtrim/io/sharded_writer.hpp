@@ -70,7 +70,7 @@ class sharded_writer {
       if (!kept) {
         folder_.remove(each->name);
         output_file file = folder_.create(each->name);
-        begin_safetensors(file, each->layout);
+        begin_planned(file, each->layout);
         file.close();
       }
       each->begun = true;
