@@ -6,6 +6,7 @@
 #include <slimtrim/slim/hessian.hpp>
 #include <slimtrim/slim/quantize/descent.hpp>
 #include <slimtrim/slim/quantize/rtn.hpp>
+#include <slimtrim/slim/quantize/scale_search.hpp>
 #include <slimtrim/slim/quantize/sweep_order.hpp>
 
 #include <algorithm>

@@ -6,6 +6,7 @@
 #include <slimtrim/core/executor.hpp>
 #include <slimtrim/slim/quantize/group.hpp>
 #include <slimtrim/slim/quantize/quantized_matrix.hpp>
+#include <slimtrim/slim/quantize/scale_search.hpp>
 #include <slimtrim/tensor/adapt.hpp>
 #include <slimtrim/tensor/subview.hpp>
 
