@@ -70,7 +70,8 @@ class bench_command final : public command {
     double const prefill = static_cast<double>(prefill_) / measured.prefill_seconds;
     double const decode = static_cast<double>(decode_) / measured.decode_seconds;
     std::uint64_t const resident = peak_resident_bytes();
-    double const bandwidth = memory_bandwidth(at);
+    double const of_device = run.device_bandwidth();
+    double const bandwidth = of_device > 0 ? of_device : memory_bandwidth(at);
     double const share = bandwidth > 0 ? decode * static_cast<double>(seen.total.active_bytes) / bandwidth : 0;
     if (at.json) {
       at.print(slimtrim::json_text({{"prefill_tps", prefill},
@@ -79,7 +80,7 @@ class bench_command final : public command {
                                     {"bandwidth_share", share},
                                     {"bandwidth", bandwidth},
                                     {"peak_rss", resident},
-                                    {"peak_device_bytes", 0}}));
+                                    {"peak_device_bytes", run.peak_device_bytes()}}));
       return;
     }
     table measures({"measure", "value"});
@@ -88,6 +89,8 @@ class bench_command final : public command {
     measures.add({"weights read per token", bytes_text(static_cast<double>(seen.total.active_bytes))});
     measures.add({"share of memory bandwidth", number_text(100 * share, 3) + " %"});
     measures.add({"peak resident memory", bytes_text(static_cast<double>(resident))});
+    if (run.peak_device_bytes() > 0)
+      measures.add({"peak device memory", bytes_text(static_cast<double>(run.peak_device_bytes()))});
     at.print(measures.text());
   }
 

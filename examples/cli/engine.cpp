@@ -19,20 +19,26 @@ using clock = std::chrono::steady_clock;
 
 double seconds_since(clock::time_point begin) { return std::chrono::duration<double>(clock::now() - begin).count(); }
 
-program_backend make_backend(session const& at, device_flags const& flags) {
-  if (flags.device == "cuda") throw slimtrim::usage_error("--device: expected cpu (this build has no CUDA), found 'cuda'");
-  if (flags.device != "cpu") throw slimtrim::usage_error("--device: expected cpu or cuda, found '" + flags.device + "'");
+host_backend make_backend(session const& at, device_flags const& flags) {
   if (flags.activations != "float" && flags.activations != "int8")
     throw slimtrim::usage_error("--activations: expected float or int8, found '" + flags.activations + "'");
+  if (flags.device == "cuda" && flags.activations == "int8")
+    throw slimtrim::usage_error("--activations: expected float with --device cuda, found 'int8'");
 #if SLIMTRIM_PROGRAM_SIMD
   slimtrim::simd_options options;
   if (flags.activations == "int8") options.activations = slimtrim::activation_kind::int8;
-  return program_backend(*at.pool, options);
+  return host_backend(*at.pool, options);
 #else
   if (flags.activations == "int8")
     throw slimtrim::usage_error("--activations: expected float (this build has no vector kernels), found 'int8'");
-  return program_backend(*at.pool);
+  return host_backend(*at.pool);
 #endif
+}
+
+std::unique_ptr<device> make_device(device_flags const& flags) {
+  if (flags.device == "cpu") return nullptr;
+  if (flags.device != "cuda") throw slimtrim::usage_error("--device: expected cpu or cuda, found '" + flags.device + "'");
+  return open_cuda_device();
 }
 
 }  // namespace
@@ -52,7 +58,11 @@ void data_flags::declare(option_set& options, bool required, std::string const& 
 }
 
 engine::engine(session const& at, device_flags const& flags)
-    : at_(at), state_(std::make_unique<state>(state{make_backend(at, flags)})) {}
+    : at_(at) {
+  auto on_device = make_device(flags);
+  slimtrim::accelerator* const lent = on_device ? &on_device->accelerator() : nullptr;
+  state_ = std::make_unique<state>(state{std::move(on_device), program_backend(make_backend(at, flags), lent)});
+}
 
 engine::~engine() = default;
 
@@ -63,6 +73,13 @@ slimtrim::token_windows engine::windows(slimtrim::opened_model const& model, dat
   options.sequence = flags.sequence != 0 ? flags.sequence : (positions > 1 ? std::min<index_t>(2048, positions) : 2048);
   options.seed = at_.seed;
   auto const generate = [&](index_t windows, index_t sequence, std::uint64_t seed) {
+    if (auto* const on_device = state_->on_device.get()) {
+      on_device->load(model.config, *model.weights, at_.progress);
+      auto const continue_all = [&](auto const& prompts, auto const& choices, auto const& on_token) {
+        return on_device->generate(prompts, choices, on_token);
+      };
+      return slimtrim::sample_text(continue_all, model.config.vocabulary, windows, sequence, seed, at_.progress);
+    }
     slimtrim::model const resident = slimtrim::load_model(state_->backend, model.config, *model.weights);
     return slimtrim::sample_text(state_->backend, resident, windows, sequence, seed, at_.progress);
   };
@@ -95,18 +112,27 @@ std::vector<std::uint32_t> engine::generate(slimtrim::opened_model const& model,
                                             std::vector<std::uint32_t> const& prompt,
                                             slimtrim::generate_options const& options,
                                             std::function<void(std::uint32_t)> const& on_token) const {
-  slimtrim::model const resident = slimtrim::load_model(state_->backend, model.config, *model.weights);
-  slimtrim::forward_workspace work;
   index_t made = 0;
-  return slimtrim::generate(state_->backend, resident, prompt, options, work, [&](index_t, std::uint32_t token) {
+  auto const seen = [&](index_t, std::uint32_t token) {
     slimtrim::report_progress(at_.progress, "generate", ++made, options.length);
     on_token(token);
     return true;
-  });
+  };
+  if (auto* const on_device = state_->on_device.get()) {
+    on_device->load(model.config, *model.weights, at_.progress);
+    return on_device->generate(std::span(&prompt, 1), options, seen).front();
+  }
+  slimtrim::model const resident = slimtrim::load_model(state_->backend, model.config, *model.weights);
+  slimtrim::forward_workspace work;
+  return slimtrim::generate(state_->backend, resident, prompt, options, work, seen);
 }
 
 speed engine::measure(slimtrim::opened_model const& model, std::vector<std::uint32_t> const& prompt,
                       index_t length) const {
+  if (auto* const on_device = state_->on_device.get()) {
+    on_device->load(model.config, *model.weights, at_.progress);
+    return on_device->measure(prompt, length);
+  }
   slimtrim::model const resident = slimtrim::load_model(state_->backend, model.config, *model.weights);
   slimtrim::forward_workspace work;
   speed result;
@@ -128,6 +154,10 @@ speed engine::measure(slimtrim::opened_model const& model, std::vector<std::uint
   }
   return result;
 }
+
+double engine::device_bandwidth() const { return state_->on_device ? state_->on_device->bandwidth() : 0.0; }
+
+std::uint64_t engine::peak_device_bytes() const { return state_->on_device ? state_->on_device->peak_bytes() : 0; }
 
 std::uint64_t peak_resident_bytes() {
   struct rusage usage {};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "command.hpp"
+#include "device.hpp"
 
 #include <slimtrim/model/generate.hpp>
 #include <slimtrim/pipeline/compress.hpp>
@@ -32,15 +33,9 @@ struct data_flags {
   void declare(option_set& options, bool required, std::string const& what);
 };
 
-/// How fast a model runs.
-struct speed {
-  double prefill_seconds = 0;
-  double decode_seconds = 0;
-};
-
 class engine {
  public:
-  /// Throws `usage_error` for a device that this build does not have.
+  /// Throws `usage_error` for a device that this build does not have, `system_failure` for one that is not there.
   engine(session const& at, device_flags const& flags);
   engine(engine const&) = delete;
   engine& operator=(engine const&) = delete;
@@ -68,6 +63,9 @@ class engine {
   /// Times one prefill of `prompt` and `length` greedy tokens after it.
   [[nodiscard]] speed measure(slimtrim::opened_model const& model, std::vector<std::uint32_t> const& prompt,
                               index_t length) const;
+  /// Bytes a second that the device reads from its memory, and the most memory that it had in use; 0 on the host.
+  [[nodiscard]] double device_bandwidth() const;
+  [[nodiscard]] std::uint64_t peak_device_bytes() const;
 
  private:
   struct state;

@@ -8,6 +8,7 @@
 #include <slimtrim/backend/tensor_backend.hpp>
 #include <slimtrim/core/error.hpp>
 #include <slimtrim/linalg/product.hpp>
+#include <slimtrim/model/accelerator.hpp>
 #include <slimtrim/model/attention.hpp>
 #include <slimtrim/model/decoder_layer.hpp>
 #include <slimtrim/model/feed_forward.hpp>
@@ -82,6 +83,14 @@ inline void check_sequences(std::span<token_sequence const> sequences, index_t t
   expects_equal(sum, tokens, "forward", "rows of all sequences together");
 }
 
+// The rows of every sequence where all have as many, start at position 0 and have no cache; else 0.
+[[nodiscard]] inline index_t common_window(std::span<token_sequence const> sequences) {
+  index_t const window = sequences.empty() ? 0 : sequences.front().rows;
+  for (token_sequence const& each : sequences)
+    if (each.rows != window || each.first_position != 0 || each.cache != nullptr) return 0;
+  return window;
+}
+
 }  // namespace detail
 
 /// x' = x + output(attention(norm(x))): the first half of a layer, in place; nothing where attention was dropped.
@@ -92,7 +101,13 @@ void forward_attention(B const& backend, model_config const& config, decoder_lay
                        forward_workspace& work, Observer&& observer = {}) {
   index_t const tokens = X.extent(0);
   detail::check_sequences(sequences, tokens, config.sliding_window);
-  if (weights.attention) {
+  bool lent = false;
+  if constexpr (has_accelerator<B>) {
+    index_t const window = detail::common_window(sequences);
+    lent = weights.attention && window > 0 && backend.lent() != nullptr;
+    if (lent) backend.lent()->attention(config, weights, X, window, hooks_of(observer, layer));
+  }
+  if (weights.attention && !lent) {
     attention_weights const& w = *weights.attention;
     attention_shape const shape{config.heads, config.key_value_heads, config.head_dim};
     auto const N = work.normalised.shape(tokens, X.extent(1));
@@ -141,6 +156,12 @@ void forward_feed_forward(B const& backend, model_config const& config, decoder_
                           std::type_identity_t<matrix_view<float>> X, forward_workspace& work,
                           Observer&& observer = {}) {
   if (!weights.dense && !weights.moe) return;
+  if constexpr (has_accelerator<B>) {
+    if (X.extent(0) > 0 && backend.lent() != nullptr) {
+      backend.lent()->feed_forward(config, weights, X, hooks_of(observer, layer));
+      return;
+    }
+  }
   auto const N = work.normalised.shape(X.extent(0), X.extent(1));
   auto const Y = work.output.shape(X.extent(0), X.extent(1));
   rms_norm(backend, X, weights.feed_forward_norm, config.rms_epsilon, N);
@@ -184,6 +205,12 @@ template <host_backend B>
 void final_logits(B const& backend, model_config const& config, model_ends const& ends,
                   std::type_identity_t<matrix_view<float const>> X, std::type_identity_t<matrix_view<float>> logits,
                   forward_workspace& work) {
+  if constexpr (has_accelerator<B>) {
+    if (X.extent(0) > 0 && backend.lent() != nullptr) {
+      backend.lent()->logits(config, ends, X, logits);
+      return;
+    }
+  }
   auto const N = work.normalised.shape(X.extent(0), X.extent(1));
   rms_norm(backend, X, ends.final_norm, config.rms_epsilon, N);
   product(backend, N, ends.head.view, logits);

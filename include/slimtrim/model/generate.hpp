@@ -4,33 +4,19 @@
 #include <slimtrim/backend/tensor_backend.hpp>
 #include <slimtrim/core/error.hpp>
 #include <slimtrim/model/forward.hpp>
+#include <slimtrim/model/generate_options.hpp>
 #include <slimtrim/model/kv_cache.hpp>
 #include <slimtrim/model/model.hpp>
-#include <slimtrim/model/sampler.hpp>
 #include <slimtrim/tensor/buffer.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
 namespace slimtrim {
 inline namespace v0 {
-
-struct generate_options {
-  /// New tokens per sequence.
-  index_t length = 0;
-  sampler_options sampling{};
-  /// A sequence ends after one of these.
-  std::vector<std::uint32_t> stop_tokens{};
-  /// Sequence i draws from stream first_sequence + i of the seed.
-  std::uint64_t first_sequence = 0;
-};
-
-/// Called after every new token, with the sequence's index; false ends that sequence.
-using token_callback = std::function<bool(index_t sequence, std::uint32_t token)>;
 
 namespace detail {
 

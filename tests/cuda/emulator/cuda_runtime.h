@@ -55,6 +55,7 @@ cudaError_t cudaMemPoolCreate(cudaMemPool_t*, cudaMemPoolProps const*);
 cudaError_t cudaMemPoolDestroy(cudaMemPool_t);
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*);
 cudaError_t cudaGetDevice(int*);
+cudaError_t cudaMemGetInfo(std::size_t* left, std::size_t* all);
 
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,

@@ -68,6 +68,17 @@ __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
+
+/// Four 8 x 8 matrices of 16-bit elements in shared memory, each transposed: lane l gives the address of row l % 8 of matrix
+/// l / 8 (16 bytes, aligned); register i gets elements (2 t, g) and (2 t + 1, g) of matrix i, g = lane / 4, t = lane % 4.
+__device__ __forceinline__ void load_transposed(std::uint32_t (&d)[4], void const* row_in_shared) {
+  auto const address = static_cast<std::uint32_t>(__cvta_generic_to_shared(row_in_shared));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+               : "r"(address)
+               : "memory");
+}
+
 }  // namespace cuda
 }  // namespace v0
 }  // namespace slimtrim

@@ -68,6 +68,26 @@ void wait_for_copies() {
   emulator::wait_copies(Pending);
 }
 
+
+// PTX ISA, "ldmatrix": with .trans a lane gets column lane / 4, rows 2 (lane % 4) and the next, of each matrix.
+inline void load_transposed(std::uint32_t (&d)[4], void const* row_in_shared) {
+  if (reinterpret_cast<std::uintptr_t>(row_in_shared) % 16 != 0) __builtin_trap();
+  auto* const slots = emulator::exchange_slots();
+  std::memcpy(slots[emulator::lane()], &row_in_shared, sizeof(void*));
+  emulator::wait_for_warp();
+  int const column = emulator::lane() >> 2, first = emulator::lane() % 4 * 2;
+  for (int matrix = 0; matrix < 4; ++matrix) {
+    std::uint16_t pair[2];
+    for (int i = 0; i < 2; ++i) {
+      unsigned char const* row = nullptr;
+      std::memcpy(&row, slots[8 * matrix + first + i], sizeof(row));
+      std::memcpy(&pair[i], row + 2 * column, 2);
+    }
+    d[matrix] = static_cast<std::uint32_t>(pair[0]) | static_cast<std::uint32_t>(pair[1]) << 16;
+  }
+  emulator::wait_for_warp();
+}
+
 }  // namespace cuda
 }  // namespace v0
 }  // namespace slimtrim

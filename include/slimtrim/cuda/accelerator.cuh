@@ -1,0 +1,291 @@
+// The device as the pipeline's accelerator: halves of a layer on activations that come from the host and go back to it,
+// and the large products of Hessians and updates.
+//
+// Weights of the layers that were used last stay on the device, so a layer that many batches pass is uploaded once.
+// Calls from several threads wait for each other.
+#pragma once
+
+#include <slimtrim/cuda/backend.cuh>
+#include <slimtrim/cuda/model.cuh>
+#include <slimtrim/cuda/observed_layer.cuh>
+#include <slimtrim/model/accelerator.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <list>
+#include <mutex>
+#include <optional>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace slimtrim {
+inline namespace v0 {
+namespace cuda {
+
+namespace detail {
+
+[[nodiscard]] inline bool same_weight(weight const& a, weight const& b) {
+  // A weight that does not keep its memory alive cannot be told from another in its place.
+  if (a.storage == nullptr || a.storage != b.storage || a.view.index() != b.view.index() || a.rows() != b.rows() ||
+      a.columns() != b.columns())
+    return false;
+  return std::visit(
+      [&](auto const& x) {
+        auto const& y = std::get<std::remove_cvref_t<decltype(x)>>(b.view);
+        if constexpr (requires { x.words; })
+          return x.words == y.words;
+        else if constexpr (requires { x.values; })
+          return x.values.data == y.values.data && x.mask.words == y.mask.words;
+        else
+          return x.data == y.data;
+      },
+      a.view);
+}
+[[nodiscard]] inline bool same_swiglu(swiglu_weights const& a, swiglu_weights const& b) {
+  return same_weight(a.gate, b.gate) && same_weight(a.up, b.up) && same_weight(a.down, b.down);
+}
+template <class T, class Same>
+[[nodiscard]] bool same_option(std::optional<T> const& a, std::optional<T> const& b, Same const& same) {
+  return a.has_value() == b.has_value() && (!a || same(*a, *b));
+}
+// Whether two layers hold the same memory. A layer that is held keeps its memory from being used for anything else.
+[[nodiscard]] inline bool same_layer(decoder_layer const& a, decoder_layer const& b) {
+  return same_option(a.attention, b.attention,
+                     [](attention_weights const& x, attention_weights const& y) {
+                       return x.norm == y.norm && same_weight(x.query, y.query) && same_weight(x.key, y.key) &&
+                              same_weight(x.value, y.value) && same_weight(x.output, y.output);
+                     }) &&
+         a.feed_forward_norm == b.feed_forward_norm && same_option(a.dense, b.dense, same_swiglu) &&
+         same_option(a.moe, b.moe, [](moe_weights const& x, moe_weights const& y) {
+           return same_weight(x.router, y.router) && x.selection_bias == y.selection_bias &&
+                  x.rule.top_k == y.rule.top_k && same_option(x.shared, y.shared, same_swiglu) &&
+                  std::equal(x.experts.begin(), x.experts.end(), y.experts.begin(), y.experts.end(),
+                             [](expert_weights const& e, expert_weights const& f) {
+                               return e.novice == f.novice && (e.is_novice() || same_swiglu(e.swiglu, f.swiglu));
+                             });
+         });
+}
+[[nodiscard]] inline bool same_shape(model_config const& a, model_config const& b) {
+  return a.hidden == b.hidden && a.heads == b.heads && a.key_value_heads == b.key_value_heads &&
+         a.head_dim == b.head_dim && a.rms_epsilon == b.rms_epsilon && a.rope_theta == b.rope_theta &&
+         a.rope_factor == b.rope_factor;
+}
+
+}  // namespace detail
+
+/// Activations are T on the device, the stream float. Up to `held_layers` halves of layers stay there. `stream`
+/// outlives this.
+template <half_precision T>
+class device_accelerator final : public accelerator {
+  [[nodiscard]] context& on() const { return backend_.on(); }
+
+ public:
+  explicit device_accelerator(cudaStream_t stream, std::size_t held_halves = 4)
+      : backend_(stream), held_halves_(held_halves) {}
+
+  void attention(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
+                 layer_hooks const& hooks) override {
+    std::lock_guard const lock(mutex_);
+    index_t const n = X.extent(0), sequences = n / window;
+    if (n == 0) return;
+    decoder_layer half;
+    half.attention = weights.attention;
+    held_layer& held = find(config, std::move(half));
+    auto& work = workspace(held, n);
+    index_t const width = config.key_value_heads * config.head_dim;
+    if (keys_.size() < n * width) {
+      keys_ = device_buffer<T>(n * width);
+      values_ = device_buffer<T>(n * width);
+    }
+    if (starts_.size() < sequences) {
+      starts_ = device_buffer<std::int32_t>(sequences);
+      check(cudaMemsetAsync(starts_.data(), 0, 4 * static_cast<std::size_t>(sequences), on().stream()),
+            "cuda::device_accelerator");
+    }
+    if (window == 1 && (attention_.sequences < sequences || attention_.heads != config.heads ||
+                        attention_.head_dim != config.head_dim))
+      attention_ = attention_workspace(on(), sequences, held.shape->heads, 1);
+    upload_rows_of(X, work.X(n));
+    forward_attention<T>(on(), *held.shape, held.layer, n, {starts_.data(), window},
+                         {keys_.data(), values_.data(), window, width}, attention_, work,
+                         attention_watch<T>{on(), hooks, config.hidden, config.heads * config.head_dim});
+    settle(on(), work, n);
+    download_rows_to(as_const(work.X(n)), X);
+  }
+
+  void feed_forward(model_config const& config, decoder_layer const& weights, matrix_view<float> X,
+                    layer_hooks const& hooks) override {
+    std::lock_guard const lock(mutex_);
+    index_t const n = X.extent(0);
+    decoder_layer half = weights;
+    half.attention.reset();
+    held_layer& held = find(config, std::move(half));
+    auto& work = workspace(held, n);
+    upload_rows_of(X, work.X(n));
+    forward_feed_forward<T>(on(), *held.shape, held.layer, n, work,
+                            experts_watch<T>{on(), hooks, held.source, config.hidden});
+    settle(on(), work, n);
+    download_rows_to(as_const(work.X(n)), X);
+    backend_.synchronise();
+  }
+
+  void logits(model_config const& config, model_ends const& ends, matrix_view<float const> X,
+              matrix_view<float> logits) override {
+    std::lock_guard const lock(mutex_);
+    index_t const n = X.extent(0);
+    held_head& held = find_head(config, ends);
+    auto const padded = held.shape->padded_hidden;
+    auto const stream = on().template scratch_for<float>(n * padded);
+    auto const normed = on().template scratch_for<T>(n * padded);
+    auto const made = on().template scratch_for<float>(n * held.head.view.rows);
+    device_matrix<float> const S(stream.data(), n, padded), L(made.data(), n, held.head.view.rows);
+    device_matrix<T> const N(normed.data(), n, padded);
+    upload_rows_of(X, S);
+    add_and_normalise<T>(on(), S, {}, as_const(held.norm.view()), config.rms_epsilon, N);
+    detail::multiply<T, float>(on(), held.head.view, as_const(N), L);
+    download_rows_to(as_const(L), logits);
+  }
+
+  /// Pays where a float is used more than a hundred times.
+  [[nodiscard]] bool gemm(float alpha, matrix_view<float const> A, matrix_view<float const> B, float beta,
+                          matrix_view<float> C) override {
+    index_t const n = C.extent(0), m = C.extent(1), k = A.extent(1);
+    double const moved = static_cast<double>(n * k) + static_cast<double>(k * m) + 2.0 * static_cast<double>(n * m);
+    if (static_cast<double>(n) * static_cast<double>(m) * static_cast<double>(k) < std::max(100 * moved, 1e9))
+      return false;
+    std::lock_guard const lock(mutex_);
+    auto const a = on().template scratch_for<float>(n * k), b = on().template scratch_for<float>(k * m),
+               c = on().template scratch_for<float>(n * m);
+    device_matrix<float> const DA(a.data(), n, k), DB(b.data(), k, m), DC(c.data(), n, m);
+    upload_rows_of(A, DA);
+    upload_rows_of(B, DB);
+    if (beta != 0.0F) upload_rows_of(as_const(C), DC);
+    cuda::gemm<float, float>(on(), alpha, as_const(DA), as_const(DB), beta, DC);
+    download_rows_to(as_const(DC), C);
+    return true;
+  }
+  [[nodiscard]] bool gram_update(float alpha, matrix_view<float const> X, matrix_view<float> H) override {
+    index_t const n = X.extent(0), m = X.extent(1);
+    if (static_cast<double>(n) * static_cast<double>(m) < 100 * static_cast<double>(m) || m < 512) return false;
+    std::lock_guard const lock(mutex_);
+    auto const x = on().template scratch_for<float>(n * m), h = on().template scratch_for<float>(m * m);
+    device_matrix<float> const DX(x.data(), n, m), DH(h.data(), m, m);
+    upload_rows_of(X, DX);
+    check(cudaMemsetAsync(DH.data, 0, sizeof(float) * static_cast<std::size_t>(m * m), on().stream()),
+          "cuda::device_accelerator");
+    cuda::gram_update<float, float>(on(), alpha, as_const(DX), DH);
+    download_.resize(static_cast<std::size_t>(m * m));
+    copy_to_host(on().stream(), DH.data, m * m, download_.data());
+    for (index_t i = 0; i < m; ++i)
+      for (index_t j = 0; j < m; ++j) H(i, j) += download_[static_cast<std::size_t>(i * m + j)];
+    return true;
+  }
+
+ private:
+  struct held_layer {
+    decoder_layer source;  // keeps what identifies it alive
+    layer_shape const* shape;
+    device_layer<T> layer;
+  };
+  struct held_head {
+    weight source;
+    std::vector<float> source_norm;
+    layer_shape const* shape;
+    device_buffer<float> norm;
+    device_tiles head;
+  };
+  struct known_shape {
+    model_config config;
+    layer_shape shape;
+  };
+
+  layer_shape const& shape_of(model_config const& config) {
+    for (known_shape const& each : shapes_)
+      if (detail::same_shape(each.config, config)) return each.shape;
+    shapes_.push_back({config, layer_shape(on(), config)});
+    return shapes_.back().shape;
+  }
+  held_layer& find(model_config const& config, decoder_layer half) {
+    layer_shape const& shape = shape_of(config);
+    for (auto at = layers_.begin(); at != layers_.end(); ++at)
+      if (at->shape == &shape && detail::same_layer(at->source, half)) {
+        layers_.splice(layers_.begin(), layers_, at);
+        return layers_.front();
+      }
+    while (layers_.size() >= held_halves_) layers_.pop_back();
+    device_layer<T> uploaded(on(), shape, half);
+    layers_.push_front({std::move(half), &shape, std::move(uploaded)});
+    return layers_.front();
+  }
+  held_head& find_head(model_config const& config, model_ends const& ends) {
+    layer_shape const& shape = shape_of(config);
+    for (held_head& each : heads_)
+      if (each.shape == &shape && detail::same_weight(each.source, ends.head) && each.source_norm == ends.final_norm)
+        return each;
+    while (heads_.size() >= 2) heads_.pop_front();  // a model and its base
+    heads_.push_back({ends.head, ends.final_norm, &shape, upload_floats(on(), ends.final_norm),
+                      upload_tiles<T>(on(), ends.head.view, ends.head.rows())});
+    return heads_.back();
+  }
+  layer_workspace<T>& workspace(held_layer const& held, index_t n) {
+    layer_extents most = extents_;
+    most.include(held.layer);
+    bool const larger = most.experts > extents_.experts || most.top_k > extents_.top_k || most.width > extents_.width ||
+                        most.dense_width > extents_.dense_width;
+    if (larger || n > work_.tokens || held.shape != work_shape_) {
+      extents_ = most;
+      index_t const tokens = std::max(n, work_.tokens);
+      work_ = layer_workspace<T>();
+      work_ = layer_workspace<T>(on(), *held.shape, extents_, tokens);
+      work_shape_ = held.shape;
+    }
+    work_.pending = false;
+    return work_;
+  }
+
+  // Rows of the host into the first columns of `to`, zeros behind them.
+  void upload_rows_of(matrix_view<float const> from, device_matrix<float> to) {
+    index_t const n = from.extent(0), m = from.extent(1);
+    float const* data = from.data;
+    if (!from.contiguous() || to.extent(1) != m) {
+      staged_.assign(static_cast<std::size_t>(n * to.extent(1)), 0.0F);
+      for (index_t i = 0; i < n; ++i)
+        for (index_t j = 0; j < m; ++j) staged_[static_cast<std::size_t>(i * to.extent(1) + j)] = from(i, j);
+      data = staged_.data();
+    }
+    copy_to_device(on().stream(), data, n * to.extent(1), to.data);
+    check(cudaStreamSynchronize(on().stream()), "cuda::device_accelerator");  // the staging memory is used again
+  }
+  // The first columns of `from` to the host.
+  void download_rows_to(device_matrix<float const> from, matrix_view<float> to) {
+    index_t const n = to.extent(0), m = to.extent(1);
+    if (to.contiguous() && from.extent(1) == m) {
+      copy_to_host(on().stream(), from.data, n * m, to.data);
+      return;
+    }
+    download_.resize(static_cast<std::size_t>(n * from.extent(1)));
+    copy_to_host(on().stream(), from.data, n * from.extent(1), download_.data());
+    for (index_t i = 0; i < n; ++i)
+      for (index_t j = 0; j < m; ++j) to(i, j) = download_[static_cast<std::size_t>(i * from.extent(1) + j)];
+  }
+
+  std::mutex mutex_;
+  cuda_backend backend_;
+  std::size_t held_halves_;
+  std::list<known_shape> shapes_{};
+  std::list<held_layer> layers_{};
+  std::list<held_head> heads_{};
+  layer_extents extents_{};
+  layer_workspace<T> work_{};
+  layer_shape const* work_shape_ = nullptr;
+  attention_workspace attention_{};
+  device_buffer<T> keys_{}, values_{};
+  device_buffer<std::int32_t> starts_{};
+  std::vector<float> staged_{}, download_{};
+};
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace slimtrim

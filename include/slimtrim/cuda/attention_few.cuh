@@ -1,0 +1,204 @@
+// Attention for one new token a sequence, bound by the bandwidth of the cache: the context is cut into chunks, a block
+// each, and the block that finishes last adds the chunks up in their order.
+#pragma once
+
+#include <slimtrim/cuda/arch/warp.cuh>
+#include <slimtrim/cuda/context.cuh>
+#include <slimtrim/cuda/reduce.cuh>
+#include <slimtrim/cuda/rotary.cuh>
+
+#include <cmath>
+#include <cstdint>
+
+namespace slimtrim {
+inline namespace v0 {
+namespace cuda {
+
+/// How the kernel is shaped.
+struct attention_few_shape {
+  static constexpr int warps = 4;
+  static constexpr int threads = 32 * warps;
+  static constexpr int chunk = 64;  ///< positions a block
+  static constexpr int most_dim = 256;
+};
+
+/// Scratch of attention_few: made once for a number of sequences and a capacity.
+struct attention_workspace {
+  device_buffer<float> partial{};     ///< [sequences, heads, chunks, 2 + head_dim]: largest, sum, weighted values
+  device_buffer<unsigned> tickets{};  ///< [sequences, heads], zero between calls
+  index_t sequences = 0, heads = 0, capacity = 0, head_dim = 0;
+
+  attention_workspace() = default;
+  attention_workspace(context& on, index_t most_sequences, head_layout const& layout, index_t cache_capacity)
+      : partial(most_sequences * layout.heads * ceil_div(cache_capacity, attention_few_shape::chunk) *
+                (2 + layout.head_dim)),
+        tickets(most_sequences * layout.heads),
+        sequences(most_sequences),
+        heads(layout.heads),
+        capacity(cache_capacity),
+        head_dim(layout.head_dim) {
+    check(cudaMemsetAsync(tickets.data(), 0, sizeof(unsigned) * static_cast<std::size_t>(tickets.size()), on.stream()),
+          "cuda::attention_workspace");
+  }
+};
+
+namespace detail {
+
+// Grid: chunk, batch of Heads heads that share a key-value head, sequence.
+template <half_precision T, int Heads>
+__global__ void __launch_bounds__(attention_few_shape::threads)
+    attention_few_kernel(head_layout layout, device_matrix<T const> Q, cache_view<T> cache, std::int32_t const* before,
+                         float scale, float* partial, unsigned* tickets, device_matrix<T> Z) {
+  constexpr int chunk = attention_few_shape::chunk, threads = attention_few_shape::threads,
+                warps = attention_few_shape::warps;
+  __shared__ float weights[Heads][chunk];
+  __shared__ bool is_last;
+  auto* const shared =
+      reinterpret_cast<float*>(shared_memory());  // queries [Heads, dim], then sums [threads * 8 / dim, Heads, dim]
+  int const thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32,
+            dim = static_cast<int>(layout.head_dim);
+  index_t const sequence = blockIdx.z, first_head = static_cast<index_t>(blockIdx.y) * Heads;
+  index_t const group = layout.heads / layout.key_value_heads, key_column = first_head / group * layout.head_dim;
+  int const held = before[sequence] + 1, length = held < cache.capacity ? held : static_cast<int>(cache.capacity);
+  int const chunks = (length + chunk - 1) / chunk, from = static_cast<int>(blockIdx.x) * chunk;
+  if (static_cast<int>(blockIdx.x) >= chunks) return;
+  int const count = length - from < chunk ? length - from : chunk, eights = dim / 8;
+  for (int i = thread; i < Heads * dim; i += threads)
+    shared[i] = static_cast<float>(Q(sequence, (first_head + i / dim) * dim + i % dim)) * scale;
+  sync_block();
+
+  // Scores: eight lanes a position.
+  T const* const keys = cache.keys + (sequence * cache.capacity + from) * cache.width + key_column;
+  for (int p = warp * 4; p < count; p += warps * 4) {
+    int const mine = p + lane / 8;
+    float sums[Heads] = {};
+    if (mine < count) {
+      for (int e = lane % 8; e < eights; e += 8) {
+        words4 const k = load_shared_by_blocks(reinterpret_cast<words4 const*>(keys + mine * cache.width) + e);
+#pragma unroll
+        for (int h = 0; h < Heads; ++h)
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            float const* const q = shared + h * dim + 8 * e + 2 * i;
+            sums[h] += q[0] * static_cast<float>(element_of_pair<T>(k.word[i], false)) +
+                       q[1] * static_cast<float>(element_of_pair<T>(k.word[i], true));
+          }
+      }
+    }
+#pragma unroll
+    for (int h = 0; h < Heads; ++h) {
+      for (int mask = 4; mask > 0; mask /= 2) sums[h] += shuffle_xor(sums[h], mask);
+      if (mine < count && lane % 8 == 0) weights[h][mine] = sums[h];
+    }
+  }
+  sync_block();
+
+  // Weights relative to the chunk's largest score; a warp a head.
+  index_t const stride = 2 + dim, all_chunks = gridDim.x;
+  for (int h = warp; h < Heads; h += warps) {
+    float largest = -INFINITY;
+    for (int p = lane; p < count; p += 32) largest = fmaxf(largest, weights[h][p]);
+    for (int mask = 16; mask > 0; mask /= 2) largest = fmaxf(largest, shuffle_xor(largest, mask));
+    float sum = 0;
+    for (int p = lane; p < count; p += 32) {
+      float const w = expf(weights[h][p] - largest);
+      weights[h][p] = w;
+      sum += w;
+    }
+    sum = sum_of_warp(sum);
+    if (lane == 0) {
+      float* const to = partial + ((sequence * layout.heads + first_head + h) * all_chunks + blockIdx.x) * stride;
+      to[0] = largest;
+      to[1] = sum;
+    }
+  }
+  sync_block();
+
+  // Values: a thread owns eight columns and every `sharers`-th position.
+  int const sharers = threads / eights, share = thread / eights, column = thread % eights;
+  T const* const values = cache.values + (sequence * cache.capacity + from) * cache.width + key_column;
+  float sums[Heads][8] = {};
+  if (share < sharers) {
+    for (int p = share; p < count; p += sharers) {
+      words4 const v = load_shared_by_blocks(reinterpret_cast<words4 const*>(values + p * cache.width) + column);
+#pragma unroll
+      for (int h = 0; h < Heads; ++h) {
+        float const w = weights[h][p];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) sums[h][i] += w * static_cast<float>(element_of_pair<T>(v.word[i / 2], i % 2 != 0));
+      }
+    }
+    float* const to = shared + Heads * dim + share * Heads * dim;
+#pragma unroll
+    for (int h = 0; h < Heads; ++h)
+#pragma unroll
+      for (int i = 0; i < 8; ++i) to[h * dim + 8 * column + i] = sums[h][i];
+  }
+  sync_block();
+  for (int i = thread; i < Heads * dim; i += threads) {
+    float sum = 0;
+    for (int s = 0; s < sharers; ++s) sum += shared[Heads * dim * (1 + s) + i];
+    index_t const head = first_head + i / dim;
+    partial[((sequence * layout.heads + head) * all_chunks + blockIdx.x) * stride + 2 + i % dim] = sum;
+  }
+
+  sync_block();
+  unsigned* const ticket = tickets + sequence * layout.heads + first_head;
+  if (thread == 0) is_last = draw_ticket(ticket) == static_cast<unsigned>(chunks) - 1;
+  sync_block();
+  if (!is_last) return;
+  for (int i = thread; i < Heads * dim; i += threads) {
+    index_t const head = first_head + i / dim;
+    float const* const parts = partial + (sequence * layout.heads + head) * all_chunks * stride;
+    float largest = -INFINITY, sum = 0, value = 0;
+    for (int c = 0; c < chunks; ++c) largest = fmaxf(largest, load_fresh(parts + c * stride));
+    for (int c = 0; c < chunks; ++c) {
+      float const factor = expf(load_fresh(parts + c * stride) - largest);
+      sum += factor * load_fresh(parts + c * stride + 1);
+      value += factor * load_fresh(parts + c * stride + 2 + i % dim);
+    }
+    Z(sequence, head * dim + i % dim) = T(value / sum);
+  }
+  for (index_t j = layout.heads * layout.head_dim + thread; blockIdx.y == 0 && j < Z.extent(1); j += threads)
+    Z(sequence, j) = T(0.0F);
+  if (thread == 0) *ticket = 0;
+}
+
+}  // namespace detail
+
+/// Z[s, h] = sum_j softmax_j(Q[s, h] . K[j, h / group] / sqrt(head_dim)) V[j, h / group], j = 0 .. before[s], for one
+/// row a sequence whose key and value are in the cache already.
+///
+/// Q, Z: [sequences, >= heads * head_dim]; before: [sequences] in device memory, the tokens in front of this one.
+/// Scores, weights and sums in float; chunks of 64 positions in order, so results do not vary from run to run. The grid
+/// covers the whole capacity, and blocks behind the present length leave at once: one captured launch serves every
+/// length. head_dim: a multiple of 8 up to 256.
+template <half_precision T>
+void attention_few(context& on, head_layout const& layout, device_matrix<T const> Q, cache_view<T> cache,
+                   std::int32_t const* before, attention_workspace const& work, device_matrix<T> Z) {
+  using shape = attention_few_shape;
+  index_t const sequences = Q.extent(0), group = layout.heads / layout.key_value_heads;
+  expects(layout.head_dim % 8 == 0 && layout.head_dim <= shape::most_dim && cache.width % 8 == 0, "cuda::attention_few",
+          "head_dim: expected a multiple of 8 up to 256");
+  expects(sequences <= work.sequences && layout.heads == work.heads && layout.head_dim == work.head_dim &&
+              cache.capacity == work.capacity,
+          "cuda::attention_few", "workspace: made for another shape");
+  expects_equal(Z.extent(0), sequences, "cuda::attention_few", "rows of the result");
+  if (sequences == 0) return;
+  auto const run = [&]<int Heads>() {
+    auto const dim = static_cast<std::size_t>(layout.head_dim);
+    std::size_t const sharers = shape::threads / (dim / 8);
+    launch(on.stream(),
+           {dim3(blocks_for(ceil_div(cache.capacity, shape::chunk)), blocks_for(layout.heads / Heads),
+                 blocks_for(sequences)),
+            shape::threads, sizeof(float) * Heads * dim * (1 + sharers)},
+           detail::attention_few_kernel<T, Heads>, layout, Q, cache, before,
+           static_cast<float>(1.0 / std::sqrt(static_cast<double>(layout.head_dim))), work.partial.data(),
+           work.tickets.data(), Z);
+  };
+  group % 4 == 0 ? run.template operator()<4>() : run.template operator()<1>();
+}
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace slimtrim

@@ -1,0 +1,65 @@
+// Root-mean-square normalisation fused with the addition that comes before it in a decoder layer.
+#pragma once
+
+#include <slimtrim/cuda/context.cuh>
+#include <slimtrim/cuda/reduce.cuh>
+#include <slimtrim/cuda/words.hpp>
+
+#include <cmath>
+
+namespace slimtrim {
+inline namespace v0 {
+namespace cuda {
+
+namespace detail {
+
+inline constexpr unsigned norm_threads = 256;
+
+// One block a row: X += added, then N = weight * X / rms. What is wider than the model in X and N becomes zero.
+template <half_precision T>
+__global__ void __launch_bounds__(norm_threads)
+    add_and_normalise(device_matrix<float> X, device_matrix<float const> added, device_vector<float const> weight,
+                      double epsilon, device_matrix<T> N) {
+  __shared__ double slots[norm_threads / 32];
+  index_t const row = blockIdx.x, width = weight.extent(0);
+  float* const x = X.data + row * X.stride(0);
+  float const* const y = added.data != nullptr ? added.data + row * added.stride(0) : nullptr;
+  double squares = 0;
+  for (index_t j = threadIdx.x; j < width; j += norm_threads) {
+    float const value = y != nullptr ? x[j] + y[j] : x[j];
+    if (y != nullptr) x[j] = value;
+    squares += static_cast<double>(value) * static_cast<double>(value);
+  }
+  squares = sum_of_block(squares, slots);
+  float const factor = static_cast<float>(1.0 / sqrt(squares / static_cast<double>(width) + epsilon));
+  T* const n = N.data + row * N.stride(0);
+  // A thread reads only what it wrote itself.
+  for (index_t j = threadIdx.x; j < N.extent(1); j += norm_threads)
+    n[j] = j < width ? T(weight(j) * (x[j] * factor)) : T(0.0F);
+}
+
+}  // namespace detail
+
+/// X[t] += added[t] (nothing without data), then N[t] = weight * X[t] / sqrt(mean_d X[t, d]^2 + epsilon), rounded to T.
+///
+/// weight: [D]; X, added: [T, >= D], N: [T, >= D] with contiguous rows; columns of N from D on become zero, those of X
+/// stay. The mean is formed in double, in an order of its own: deterministic. One read of X and `added`, one write of X
+/// and N.
+template <half_precision T>
+void add_and_normalise(context& on, device_matrix<float> X, device_matrix<float const> added,
+                       device_vector<float const> weight, double epsilon, device_matrix<T> N) {
+  expects(X.extent(1) >= weight.extent(0) && N.extent(1) >= weight.extent(0), "cuda::add_and_normalise",
+          "columns: expected at least the length of the weight");
+  expects_equal(N.extent(0), X.extent(0), "cuda::add_and_normalise", "rows of the result");
+  expects(X.stride(1) == 1 && N.stride(1) == 1 && weight.stride(0) == 1, "cuda::add_and_normalise",
+          "expected contiguous rows");
+  if (added.data != nullptr)
+    expects(added.extent(0) == X.extent(0) && added.extent(1) >= weight.extent(0) && added.stride(1) == 1,
+            "cuda::add_and_normalise", "added: expected the shape of X");
+  launch(on.stream(), {dim3(blocks_for(X.extent(0))), detail::norm_threads, 0}, detail::add_and_normalise<T>, X, added,
+         weight, epsilon, N);
+}
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace slimtrim

@@ -1,0 +1,79 @@
+// What a host backend may hand over to another device: halves of a decoder layer, logits, and large products.
+//
+// The pipeline stays on the host: streams, statistics and decisions. A backend that lends itself an accelerator asks it
+// first; what the accelerator does not take is done as without one.
+#pragma once
+
+#include <slimtrim/backend/tensor_backend.hpp>
+#include <slimtrim/model/decoder_layer.hpp>
+#include <slimtrim/model/layer_hooks.hpp>
+#include <slimtrim/model/model_config.hpp>
+#include <slimtrim/tensor/tensor_view.hpp>
+
+#include <concepts>
+#include <type_traits>
+#include <utility>
+
+namespace slimtrim {
+inline namespace v0 {
+
+/// A device with memory of its own. Members may be called from several threads at once; results do not depend on their
+/// order. Weights are told apart by their storage, which a cache may keep alive.
+class accelerator {
+ public:
+  accelerator() = default;
+  accelerator(accelerator const&) = delete;
+  accelerator& operator=(accelerator const&) = delete;
+  virtual ~accelerator() = default;
+
+  /// The first half of a layer, in place, for windows of `window` rows each from position 0. X: [T, hidden].
+  virtual void attention(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
+                         layer_hooks const& hooks) = 0;
+  /// The second half.
+  virtual void feed_forward(model_config const& config, decoder_layer const& weights, matrix_view<float> X,
+                            layer_hooks const& hooks) = 0;
+  /// logits = norm(X) headᵀ.
+  virtual void logits(model_config const& config, model_ends const& ends, matrix_view<float const> X,
+                      matrix_view<float> logits) = 0;
+
+  /// C = alpha A B + beta C, H += alpha Xᵀ X, where that pays; false where the host is to do it.
+  [[nodiscard]] virtual bool gemm(float alpha, matrix_view<float const> A, matrix_view<float const> B, float beta,
+                                  matrix_view<float> C) = 0;
+  [[nodiscard]] virtual bool gram_update(float alpha, matrix_view<float const> X, matrix_view<float> H) = 0;
+};
+
+/// A backend that may have an accelerator at hand.
+template <class B>
+concept has_accelerator = requires(B const& b) {
+  { b.lent() } -> std::convertible_to<accelerator*>;
+};
+
+/// `Base` with an accelerator for what pays, or without one (null), and then exactly as `Base`.
+template <host_backend Base>
+class accelerated : public Base {
+ public:
+  explicit accelerated(Base base, accelerator* device = nullptr) : Base(std::move(base)), device_(device) {}
+
+  [[nodiscard]] accelerator* lent() const { return device_; }
+
+  template <class T>
+  void gemm(T alpha, std::type_identity_t<matrix_view<T const>> A, std::type_identity_t<matrix_view<T const>> B, T beta,
+            std::type_identity_t<matrix_view<T>> C) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (device_ != nullptr && device_->gemm(alpha, A, B, beta, C)) return;
+    Base::template gemm<T>(alpha, A, B, beta, C);
+  }
+  template <class T>
+  void gram_update(T alpha, std::type_identity_t<matrix_view<T const>> X,
+                   std::type_identity_t<matrix_view<T>> H) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (device_ != nullptr && device_->gram_update(alpha, X, H)) return;
+    Base::template gram_update<T>(alpha, X, H);
+  }
+
+ private:
+  accelerator* device_;
+};
+
+}  // namespace v0
+}  // namespace slimtrim

@@ -1,0 +1,179 @@
+// Layers that the host hands to the device: results and every hook against the host's own pass.
+//
+// Tolerance: one layer rounds activations to 8 bits about six times, 2^-8 at most each and independently: 1e-2 of the
+// size, squared 9e-5.
+#include "cuda/model_support.hpp"
+
+#include <slimtrim/cuda/accelerator.cuh>
+#include <slimtrim/model/forward.hpp>
+#include <doctest/doctest.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace cuda_accelerator_test {
+
+using namespace slimtrim;
+using namespace cuda_tests;
+
+namespace {
+
+constexpr double tolerance = 9e-5;
+
+struct record {
+  std::map<std::string, std::vector<float>> seen;
+  std::vector<std::string> order;
+  void keep(std::string const& name, matrix_view<float const> x) {
+    order.push_back(name);
+    for (index_t i = 0; i < x.extent(0); ++i)
+      for (index_t j = 0; j < x.extent(1); ++j) seen[name].push_back(x(i, j));
+  }
+  void keep(std::string const& name, expert_batch const& b, matrix_view<float const> x) {
+    keep(name + std::to_string(b.expert), x);
+    for (std::size_t i = 0; i < b.tokens.size(); ++i) {
+      seen[name + "tokens"].push_back(static_cast<float>(b.tokens[i]));
+      seen[name + "weights"].push_back(b.weights[i]);
+    }
+  }
+  void attention_input(index_t, matrix_view<float const> x) { keep("attention_input", x); }
+  void attention_context(index_t, matrix_view<float const> x) { keep("attention_context", x); }
+  void attention_residual(index_t, matrix_view<float const> x) { keep("attention_residual", x); }
+  void feed_forward_input(index_t, matrix_view<float const> x) { keep("feed_forward_input", x); }
+  void router_result(index_t, routing_result const& r) {
+    keep("logits", r.logits);
+    keep("probabilities", r.probabilities);
+    keep("weights", r.weights);
+    for (index_t t = 0; t < r.indices.extent(0); ++t)
+      for (index_t s = 0; s < r.indices.extent(1); ++s) seen["indices"].push_back(static_cast<float>(r.indices(t, s)));
+  }
+  void expert_input(index_t, expert_batch const& b, matrix_view<float const> x) { keep("expert_input", b, x); }
+  void expert_hidden(index_t, expert_batch const& b, matrix_view<float const> x) { keep("expert_hidden", b, x); }
+  void expert_output(index_t, expert_batch const& b, matrix_view<float const> x) { keep("expert_output", b, x); }
+  void shared_hidden(index_t, matrix_view<float const> x) { keep("shared_hidden", x); }
+  void dense_hidden(index_t, matrix_view<float const> x) { keep("dense_hidden", x); }
+  void feed_forward_output(index_t, matrix_view<float const> x) { keep("feed_forward_output", x); }
+  void block_output(index_t, matrix_view<float const> x) { keep("block_output", x); }
+};
+
+double normalised_error(std::vector<float> const& found, std::vector<float> const& expected) {
+  REQUIRE(found.size() == expected.size());
+  double error = 0, size = 1e-30;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    double const difference = static_cast<double>(found[i]) - static_cast<double>(expected[i]);
+    error += difference * difference;
+    size += static_cast<double>(expected[i]) * static_cast<double>(expected[i]);
+  }
+  return error / size;
+}
+
+tensor<float, 2> random_stream(index_t rows, index_t hidden) {
+  tensor<float, 2> X(rows, hidden);
+  for (index_t i = 0; i < rows * hidden; ++i)
+    X.view().data[i] = static_cast<float>(normal_at(6, 6, static_cast<std::uint64_t>(i)));
+  return X;
+}
+
+void check(model_config const& config, random_weights::choice packed, random_weights::choice novice, index_t windows,
+           index_t window) {
+  random_weights const source(config, packed, novice);
+  cuda::device_accelerator<bfloat16> device(nullptr);
+  reference_backend const host;
+  accelerated<reference_backend> const lent(host, &device);
+  std::vector<token_sequence> const sequences(static_cast<std::size_t>(windows), token_sequence{window, 0, nullptr});
+  for (index_t i = 0; i < config.layer_count(); ++i) {
+    decoder_layer const layer = load_layer(config, source, i);
+    tensor<float, 2> expected = random_stream(windows * window, config.hidden), found = expected.clone(),
+                     plain = expected.clone();
+    forward_workspace work;
+    record on_host, on_device;
+    forward_layer(host, config, layer, i, expected.view(), std::span<token_sequence const>(sequences), work, on_host);
+    forward_layer(lent, config, layer, i, found.view(), std::span<token_sequence const>(sequences), work, on_device);
+    forward_layer(lent, config, layer, i, plain.view(), std::span<token_sequence const>(sequences), work);
+    CAPTURE(i);
+    CHECK(on_device.order == on_host.order);
+    CHECK(on_device.seen["indices"] == on_host.seen["indices"]);
+    for (auto const& [name, values] : on_host.seen) {
+      CAPTURE(name);
+      CHECK(normalised_error(on_device.seen[name], values) < tolerance);
+    }
+    // Nobody watching: the fused path, whose sums differ by the rounding of a float.
+    std::vector<float> const a(plain.view().data, plain.view().data + plain.view().size()),
+        b(found.view().data, found.view().data + found.view().size());
+    CHECK(normalised_error(a, b) < 1e-12);
+  }
+}
+
+bool nothing(module_id) { return false; }
+bool experts_packed(module_id id) {
+  return id.role == module_role::gate || id.role == module_role::up || id.role == module_role::down ||
+         id.role == module_role::query;
+}
+bool one_novice(module_id id) { return id.expert == 1; }
+
+}  // namespace
+
+TEST_CASE("accelerator: layers and hooks, Mixtral with dropped parts and a constant expert") {
+  check(trimmed_mixtral(128), experts_packed, one_novice, 2, 7);
+  check(trimmed_mixtral(72), nothing, nullptr, 1, 5);
+}
+
+TEST_CASE("accelerator: layers and hooks, DeepSeek, few and many tokens an expert") {
+  check(small_deepseek(64), nothing, nullptr, 5, 1);
+  check(small_deepseek(64), experts_packed, nullptr, 1, 70);
+}
+
+TEST_CASE("accelerator: a changed layer is not mistaken for the one that was there") {
+  model_config const config = small_config(mixtral_family, 64, 1);
+  random_weights const source(config, nothing, nullptr);
+  cuda::device_accelerator<bfloat16> device(nullptr, 2);
+  accelerated<reference_backend> const lent(reference_backend{}, &device);
+  forward_workspace work;
+  auto const run = [&](decoder_layer const& layer) {
+    tensor<float, 2> X = random_stream(3, 64);
+    forward_layer(lent, config, layer, 0, X.view(), work);
+    return std::vector<float>(X.view().data, X.view().data + X.view().size());
+  };
+  decoder_layer layer = load_layer(config, source, 0);
+  auto const before = run(layer);
+  CHECK(run(layer) == before);
+  layer.moe->experts[0].swiglu.down = own_weight(tensor<float, 2>(random_stream(64, 64)));
+  layer.attention->norm[3] += 1;
+  auto const changed = run(layer);
+  CHECK(changed != before);
+  cuda::device_accelerator<bfloat16> fresh(nullptr);
+  accelerated<reference_backend> const other(reference_backend{}, &fresh);
+  tensor<float, 2> X = random_stream(3, 64);
+  forward_layer(other, config, layer, 0, X.view(), work);
+  CHECK(changed == std::vector<float>(X.view().data, X.view().data + X.view().size()));
+}
+
+TEST_CASE("accelerator: logits, and large products of any layout") {
+  model_config const config = small_config(mixtral_family, 72, 1);
+  random_weights const source(config, nothing, nullptr);
+  cuda::device_accelerator<bfloat16> device(nullptr);
+  reference_backend const host;
+  accelerated<reference_backend> const lent(host, &device);
+  model_ends const ends = load_ends(config, source);
+  forward_workspace work;
+  tensor<float, 2> const X = random_stream(4, 72);
+  tensor<float, 2> found(4, 70), expected(4, 70);
+  final_logits(lent, config, ends, X.view(), found.view(), work);
+  final_logits(host, config, ends, X.view(), expected.view(), work);
+  auto const values = [](tensor<float, 2> const& x) {
+    return std::vector<float>(x.view().data, x.view().data + x.view().size());
+  };
+  CHECK(normalised_error(values(found), values(expected)) < tolerance);
+
+  tensor<float, 2> const Z = random_stream(110, 512);
+  tensor<float, 2> H(512, 512), G(512, 512);
+  H.fill(1.0F);
+  G.fill(1.0F);
+  CHECK(device.gram_update(0.5F, Z.view(), H.view()));
+  host.gram_update(0.5F, Z.view(), G.view());
+  CHECK(normalised_error(values(H), values(G)) < 1e-12);
+  CHECK_FALSE(device.gram_update(1.0F, rows(Z.view(), 0, 3), H.view()));
+  CHECK_FALSE(device.gemm(1.0F, X.view(), transposed(X.view()), 0.0F, rows(columns(H.view(), 0, 4), 0, 4)));
+}
+
+}  // namespace cuda_accelerator_test
