@@ -1,10 +1,10 @@
-// The CUDA device of the program: the only file of it that nvcc compiles.
+// The CUDA device of the program: a module that is loaded when it is asked for, and the only file of the program that nvcc compiles.
 
 #include "device.hpp"
 
-#include <slimtrim/cuda/accelerator.cuh>
+#include <slimtrim/cuda/model/accelerator.cuh>
 #include <slimtrim/cuda/bandwidth.cuh>
-#include <slimtrim/cuda/generate.cuh>
+#include <slimtrim/cuda/model/generate.cuh>
 
 #include <algorithm>
 #include <chrono>
@@ -91,7 +91,7 @@ class cuda_device final : public device {
 
 }  // namespace
 
-std::unique_ptr<device> open_cuda_device() {
+extern "C" device* slimtrim_open_cuda_device() {
   int count = 0;
   cudaError_t const status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess || count == 0)
@@ -108,7 +108,7 @@ std::unique_ptr<device> open_cuda_device() {
                                    std::to_string(properties.major) + "." + std::to_string(properties.minor) +
                                    ", for which this program was not compiled (SLIMTRIM_CUDA_ARCHITECTURES)");
   }
-  return std::make_unique<cuda_device>();
+  return new cuda_device;
 }
 
 }  // namespace cli

@@ -28,7 +28,7 @@ function(slimtrim_nvcc object source)
 endfunction()
 
 # Files that launch kernels; layouts alone need no device.
-file(GLOB sources CONFIGURE_DEPENDS ${slimtrim_cuda_tests}/*_test.cpp)
+file(GLOB sources CONFIGURE_DEPENDS ${slimtrim_cuda_tests}/*_test.cpp ${slimtrim_cuda_tests}/model/*_test.cpp)
 set(objects)
 set(names)
 foreach(source IN LISTS sources)
@@ -72,5 +72,28 @@ set(program ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/bench_cuda)
 add_custom_command(OUTPUT ${program}
   COMMAND ${CMAKE_CUDA_COMPILER} -o ${program} ${objects} -lcublas -lcusolver DEPENDS ${objects} VERBATIM)
 add_custom_target(bench_cuda_device DEPENDS ${program})
+
+# The paper's table, and the program's device against its host on the bundled model.
+set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/paper_table.o)
+slimtrim_nvcc(${object} ${PROJECT_SOURCE_DIR}/bench/cuda/paper_table/main.cu)
+set(table ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/paper_table)
+add_custom_command(OUTPUT ${table}
+  COMMAND ${CMAKE_CUDA_COMPILER} -o ${table} ${object} -lcublas -lcusolver DEPENDS ${object} VERBATIM)
+add_custom_target(paper_table_device DEPENDS ${table})
+add_dependencies(bench_cuda_device paper_table_device)
+if(TARGET slimtrim_program)
+  foreach(command IN ITEMS eval generate bench calibrate compress)
+    add_test(NAME gpu/program_${command}
+      COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:slimtrim_program> -DCOMMAND=${command}
+              -DMODEL=${PROJECT_SOURCE_DIR}/examples/models/tiny-mixtral -DWORK=${CMAKE_CURRENT_BINARY_DIR}/cuda/program_${command}
+              -P ${slimtrim_cuda_tests}/program.cmake)
+    set_tests_properties(gpu/program_${command} PROPERTIES LABELS gpu SKIP_REGULAR_EXPRESSION "skipped:")
+  endforeach()
+  add_test(NAME cuda/program_without_device
+    COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:slimtrim_program> -DCOMMAND=none
+            -DMODEL=${PROJECT_SOURCE_DIR}/examples/models/tiny-mixtral -P ${slimtrim_cuda_tests}/program.cmake)
+  set_tests_properties(cuda/program_without_device PROPERTIES LABELS cuda)
+endif()
+
 add_test(NAME cuda/compile_bench COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target bench_cuda_device)
 set_tests_properties(cuda/compile_bench PROPERTIES LABELS cuda TIMEOUT 1800 DEPENDS cuda/compile)

@@ -46,7 +46,7 @@ namespace detail {
 
 // Grid: chunk, batch of Heads heads that share a key-value head, sequence.
 template <half_precision T, int Heads>
-__global__ void __launch_bounds__(attention_few_shape::threads)
+__global__ void __launch_bounds__(attention_few_shape::threads, 6)
     attention_few_kernel(head_layout layout, device_matrix<T const> Q, cache_view<T> cache, std::int32_t const* before,
                          float scale, float* partial, unsigned* tickets, device_matrix<T> Z) {
   constexpr int chunk = attention_few_shape::chunk, threads = attention_few_shape::threads,

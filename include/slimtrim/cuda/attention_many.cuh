@@ -26,7 +26,7 @@ struct attention_many_shape {
   static constexpr int queries = 16 * warps;
   static constexpr int keys = 64;
   /// Elements between rows of a tile: no two rows of a quarter warp meet in a bank.
-  [[nodiscard]] static constexpr int pitch(int dim) { return dim + 8; }
+  [[nodiscard]] SLIMTRIM_HD static constexpr int pitch(int dim) { return dim + 8; }
   [[nodiscard]] static constexpr std::size_t shared_bytes(int dim) {
     return std::size_t{4} * keys * static_cast<std::size_t>(pitch(dim));
   }

@@ -6,7 +6,7 @@
 #include <cuda/support.hpp>
 #include <model/support.hpp>
 
-#include <slimtrim/cuda/generate.cuh>
+#include <slimtrim/cuda/model/generate.cuh>
 #include <doctest/doctest.h>
 
 #include <cmath>

@@ -4,9 +4,9 @@
 // Tolerance: activations are rounded to 8 bits before each product, a relative error of 2^-8 at most, about six times a
 // layer and independently: 3 layers give at most sqrt(18) 2^-8 = 1.7e-2 of the logits' size, squared 2.7e-4. A wrong
 // head, position or expert gives a thousand times as much.
-#include "cuda/model_support.hpp"
+#include "cuda/model/support.hpp"
 
-#include <slimtrim/cuda/generate.cuh>
+#include <slimtrim/cuda/model/generate.cuh>
 #include <slimtrim/model/forward.hpp>
 #include <doctest/doctest.h>
 

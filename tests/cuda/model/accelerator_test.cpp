@@ -2,9 +2,9 @@
 //
 // Tolerance: one layer rounds activations to 8 bits about six times, 2^-8 at most each and independently: 1e-2 of the
 // size, squared 9e-5.
-#include "cuda/model_support.hpp"
+#include "cuda/model/support.hpp"
 
-#include <slimtrim/cuda/accelerator.cuh>
+#include <slimtrim/cuda/model/accelerator.cuh>
 #include <slimtrim/model/forward.hpp>
 #include <doctest/doctest.h>
 

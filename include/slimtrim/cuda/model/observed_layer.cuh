@@ -2,7 +2,7 @@
 #pragma once
 
 #include <slimtrim/cuda/blas.cuh>
-#include <slimtrim/cuda/decoder_layer.cuh>
+#include <slimtrim/cuda/model/decoder_layer.cuh>
 #include <slimtrim/model/layer_hooks.hpp>
 
 #include <cstdint>

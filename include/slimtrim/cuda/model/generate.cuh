@@ -3,7 +3,7 @@
 #pragma once
 
 #include <slimtrim/cuda/arch/graph.cuh>
-#include <slimtrim/cuda/model.cuh>
+#include <slimtrim/cuda/model/model.cuh>
 #include <slimtrim/cuda/sample.cuh>
 #include <slimtrim/model/generate_options.hpp>
 
@@ -60,6 +60,15 @@ class device_generation {
 
   [[nodiscard]] index_t sequences() const { return cache_.sequences(); }
   [[nodiscard]] index_t bytes() const { return cache_.bytes(); }
+
+  /// How many experts the tokens of the last step met in the last layer that has some. Waits.
+  [[nodiscard]] index_t experts_met() const {
+    std::vector<std::int32_t> chosen(static_cast<std::size_t>(sequences() * model_.extents.top_k));
+    copy_to_host(on_.stream(), one_.routed.indices.data(), static_cast<index_t>(chosen.size()), chosen.data());
+    std::sort(chosen.begin(), chosen.end());
+    chosen.erase(std::unique(chosen.begin(), chosen.end()), chosen.end());
+    return static_cast<index_t>(chosen.size()) - (!chosen.empty() && chosen.front() < 0 ? 1 : 0);
+  }
 
   /// Reads the prompt of one sequence, from its first token. Its last logits are then in the sequence's row. Throws
   /// `error` for an id outside the vocabulary, an empty prompt or one beyond the capacity.

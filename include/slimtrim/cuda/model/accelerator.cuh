@@ -6,8 +6,8 @@
 #pragma once
 
 #include <slimtrim/cuda/backend.cuh>
-#include <slimtrim/cuda/model.cuh>
-#include <slimtrim/cuda/observed_layer.cuh>
+#include <slimtrim/cuda/model/model.cuh>
+#include <slimtrim/cuda/model/observed_layer.cuh>
 #include <slimtrim/model/accelerator.hpp>
 
 #include <algorithm>

@@ -1,0 +1,140 @@
+// What a backend hands over, and what stays with it.
+#include <model/support.hpp>
+
+#include <doctest/doctest.h>
+#include <slimtrim/model/accelerator.hpp>
+#include <slimtrim/model/generate.hpp>
+
+#include <vector>
+
+namespace model_accelerator_test {
+
+using namespace slimtrim_tests;
+
+namespace {
+
+// Does on another host backend what it is asked for, and counts.
+class counting_accelerator final : public accelerator {
+ public:
+  int attentions = 0, feed_forwards = 0, heads = 0, products = 0, grams = 0;
+  index_t last_window = 0;
+  bool takes_products = true;
+
+  void attention(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
+                 layer_hooks const& hooks) override {
+    ++attentions;
+    last_window = window;
+    std::vector<token_sequence> const sequences(static_cast<std::size_t>(X.extent(0) / window), token_sequence{window, 0, nullptr});
+    forward_attention(backend_, config, weights, 0, X, std::span<token_sequence const>(sequences), work_);
+    if (hooks.attention_context) hooks.attention_context(as_const(X));
+  }
+  void feed_forward(model_config const& config, decoder_layer const& weights, matrix_view<float> X, layer_hooks const& hooks) override {
+    ++feed_forwards;
+    forward_feed_forward(backend_, config, weights, 0, X, work_);
+    if (hooks.feed_forward_output) hooks.feed_forward_output(as_const(X));
+  }
+  void logits(model_config const& config, model_ends const& ends, matrix_view<float const> X, matrix_view<float> logits) override {
+    ++heads;
+    final_logits(backend_, config, ends, X, logits, work_);
+  }
+  bool gemm(float alpha, matrix_view<float const> A, matrix_view<float const> B, float beta, matrix_view<float> C) override {
+    if (takes_products) backend_.gemm(alpha, A, B, beta, C);
+    ++products;
+    return takes_products;
+  }
+  bool gram_update(float alpha, matrix_view<float const> X, matrix_view<float> H) override {
+    if (takes_products) backend_.gram_update(alpha, X, H);
+    ++grams;
+    return takes_products;
+  }
+
+ private:
+  eigen_backend backend_;
+  forward_workspace work_;
+};
+
+struct watcher {
+  int contexts = 0, residuals = 0, outputs = 0;
+  void attention_context(index_t, matrix_view<float const>) { ++contexts; }
+  void attention_residual(index_t, matrix_view<float const>) { ++residuals; }
+  void feed_forward_output(index_t, matrix_view<float const>) { ++outputs; }
+};
+
+}  // namespace
+
+TEST_CASE("accelerator: both halves of a layer and logits go to the device, hooks with them") {
+  model const& m = tiny_mixtral();
+  auto const ids = input64();
+  counting_accelerator device;
+  accelerated<eigen_backend> const lent(eigen_backend{}, &device);
+  forward_workspace work;
+  tensor<float, 2> expected(64, m.config.hidden), found(64, m.config.hidden);
+  forward(eigen_backend{}, m, ids, expected.view(), work);
+  watcher seen;
+  forward(lent, m, ids, found.view(), work, seen);
+  CHECK(largest_difference(found.view(), expected.view()) == 0);
+  CHECK(device.attentions == 8);
+  CHECK(device.feed_forwards == 8);
+  CHECK(device.last_window == 64);
+  CHECK(seen.contexts == 8);
+  CHECK(seen.residuals == 8);
+  CHECK(seen.outputs == 8);
+  tensor<float, 2> logits(2, m.config.vocabulary);
+  final_logits(lent, m.config, m.ends, rows(as_const(found.view()), 0, 2), logits.view(), work);
+  CHECK(device.heads == 1);
+}
+
+TEST_CASE("accelerator: windows of several lengths and caches stay on the host") {
+  model const& m = tiny_mixtral();
+  counting_accelerator device;
+  accelerated<eigen_backend> const lent(eigen_backend{}, &device);
+  forward_workspace work;
+  tensor<float, 2> X = random_matrix(7, m.config.hidden, 1);
+  token_sequence const uneven[2] = {{3, 0, nullptr}, {4, 0, nullptr}};
+  forward_attention(lent, m.config, m.layers[0], 0, X.view(), std::span<token_sequence const>(uneven), work);
+  CHECK(device.attentions == 0);
+  kv_cache cache(m.config, 7);
+  token_sequence const cached[1] = {{7, 0, &cache}};
+  forward_attention(lent, m.config, m.layers[0], 0, X.view(), std::span<token_sequence const>(cached), work);
+  CHECK(device.attentions == 0);
+  decoder_layer dropped = m.layers[0];
+  dropped.attention.reset();
+  dropped.moe.reset();
+  dropped.dense.reset();
+  forward_layer(lent, m.config, dropped, 0, X.view(), work);
+  CHECK(device.attentions + device.feed_forwards == 0);
+}
+
+TEST_CASE("accelerator: products that it refuses, doubles, and none at all are the base's") {
+  counting_accelerator device;
+  eigen_backend const base;
+  accelerated<eigen_backend> const lent(base, &device), alone(base);
+  tensor<float, 2> const A = random_matrix(5, 6, 2), B = random_matrix(6, 4, 3);
+  tensor<float, 2> expected(5, 4), found(5, 4);
+  base.gemm(1.0F, A.view(), B.view(), 0.0F, expected.view());
+  for (bool const takes : {true, false}) {
+    device.takes_products = takes;
+    found.fill(-1.0F);
+    lent.gemm(1.0F, A.view(), B.view(), 0.0F, found.view());
+    CHECK(largest_difference(found.view(), expected.view()) == 0);
+    tensor<float, 2> H(6, 6), G(6, 6);
+    H.fill(0.0F);
+    G.fill(0.0F);
+    lent.gram_update(2.0F, A.view(), H.view());
+    base.gram_update(2.0F, A.view(), G.view());
+    CHECK(largest_difference(H.view(), G.view()) == 0);
+  }
+  CHECK(device.products == 2);
+  CHECK(device.grams == 2);
+  found.fill(-1.0F);
+  alone.gemm(1.0F, A.view(), B.view(), 0.0F, found.view());
+  CHECK(largest_difference(found.view(), expected.view()) == 0);
+  CHECK(alone.lent() == nullptr);
+  tensor<double, 2> C(1, 1), D(1, 1);
+  C.fill(3.0);
+  lent.gemm(1.0, C.view(), C.view(), 0.0, D.view());
+  CHECK(D(0, 0) == 9.0);
+  CHECK(device.products == 2);
+}
+
+}  // namespace model_accelerator_test
