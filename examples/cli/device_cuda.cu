@@ -1,9 +1,10 @@
-// The CUDA device of the program: a module that is loaded when it is asked for, and the only file of the program that nvcc compiles.
+// The CUDA device of the program: a module that is loaded when it is asked for, and the only file of the program that
+// nvcc compiles.
 
 #include "device.hpp"
 
-#include <slimtrim/cuda/model/accelerator.cuh>
 #include <slimtrim/cuda/bandwidth.cuh>
+#include <slimtrim/cuda/model/accelerator.cuh>
 #include <slimtrim/cuda/model/generate.cuh>
 
 #include <algorithm>

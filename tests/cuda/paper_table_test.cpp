@@ -3,8 +3,8 @@
 #include "../../bench/cuda/paper_table/table.hpp"
 #include "cuda/support.hpp"
 
-#include <doctest/doctest.h>
 #include <slimtrim/cuda/model/generate.cuh>
+#include <doctest/doctest.h>
 
 #include <cmath>
 #include <filesystem>
@@ -86,7 +86,8 @@ TEST_CASE("paper_table: what is dropped is dropped, and a slab has a stand-in fo
       if (i < slab) CHECK(j == i);
     }
     CHECK(slab_of(config, false, 1e15) == config.layer_count());
-    CHECK(slab_of(config, false, 30e9) % 4 == 0 + (slab_of(config, false, 30e9) == config.layer_count() ? config.layer_count() % 4 : 0));
+    CHECK(slab_of(config, false, 30e9) % 4 ==
+          0 + (slab_of(config, false, 30e9) == config.layer_count() ? config.layer_count() % 4 : 0));
     CHECK_THROWS_AS(static_cast<void>(slab_of(config, false, 1e6)), error);
   }
 }
@@ -117,7 +118,8 @@ TEST_CASE("paper_table: the models that are timed compute") {
       s.backend.synchronise();
       tensor<float, 2> const logits = text.logits();
       double squares = 0;
-      for (index_t i = 0; i < logits.view().size(); ++i) squares += static_cast<double>(logits.view().data[i] * logits.view().data[i]);
+      for (index_t i = 0; i < logits.view().size(); ++i)
+        squares += static_cast<double>(logits.view().data[i] * logits.view().data[i]);
       CHECK(std::isfinite(squares));
       CHECK(squares > 0);
       CHECK(text.experts_met() >= config.top_k);
@@ -170,7 +172,8 @@ TEST_CASE("paper_table: files go on where they were, and the table says what is 
   none.say("not_measured", "torch is not installed");
   none.save(out + "/mixtral-transformers.row");
   std::string const table = write_table(out);
-  CHECK(table.find("| 4-bit | 1.000 / 0.000 / 0.000 | 0.000 | 2.00 | - | 4.00x | - | - | 5.08x, 24.4 GiB |") != std::string::npos);
+  CHECK(table.find("| 4-bit | 1.000 / 0.000 / 0.000 | 0.000 | 2.00 | - | 4.00x | - | - | 5.08x, 24.4 GiB |") !=
+        std::string::npos);
   CHECK(table.find("not measured: torch is not installed") != std::string::npos);
   CHECK(table.find("a slab of 16 of 32 layers") != std::string::npos);
   CHECK(table.find("| L8/32 + 4-bit | not measured |") != std::string::npos);

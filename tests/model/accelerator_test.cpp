@@ -1,9 +1,9 @@
 // What a backend hands over, and what stays with it.
 #include <model/support.hpp>
 
-#include <doctest/doctest.h>
 #include <slimtrim/model/accelerator.hpp>
 #include <slimtrim/model/generate.hpp>
+#include <doctest/doctest.h>
 
 #include <vector>
 
@@ -24,20 +24,24 @@ class counting_accelerator final : public accelerator {
                  layer_hooks const& hooks) override {
     ++attentions;
     last_window = window;
-    std::vector<token_sequence> const sequences(static_cast<std::size_t>(X.extent(0) / window), token_sequence{window, 0, nullptr});
+    std::vector<token_sequence> const sequences(static_cast<std::size_t>(X.extent(0) / window),
+                                                token_sequence{window, 0, nullptr});
     forward_attention(backend_, config, weights, 0, X, std::span<token_sequence const>(sequences), work_);
     if (hooks.attention_context) hooks.attention_context(as_const(X));
   }
-  void feed_forward(model_config const& config, decoder_layer const& weights, matrix_view<float> X, layer_hooks const& hooks) override {
+  void feed_forward(model_config const& config, decoder_layer const& weights, matrix_view<float> X,
+                    layer_hooks const& hooks) override {
     ++feed_forwards;
     forward_feed_forward(backend_, config, weights, 0, X, work_);
     if (hooks.feed_forward_output) hooks.feed_forward_output(as_const(X));
   }
-  void logits(model_config const& config, model_ends const& ends, matrix_view<float const> X, matrix_view<float> logits) override {
+  void logits(model_config const& config, model_ends const& ends, matrix_view<float const> X,
+              matrix_view<float> logits) override {
     ++heads;
     final_logits(backend_, config, ends, X, logits, work_);
   }
-  bool gemm(float alpha, matrix_view<float const> A, matrix_view<float const> B, float beta, matrix_view<float> C) override {
+  bool gemm(float alpha, matrix_view<float const> A, matrix_view<float const> B, float beta,
+            matrix_view<float> C) override {
     if (takes_products) backend_.gemm(alpha, A, B, beta, C);
     ++products;
     return takes_products;

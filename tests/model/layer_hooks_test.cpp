@@ -1,6 +1,6 @@
 // Hooks that an observer has become functions; the others stay empty.
-#include <doctest/doctest.h>
 #include <slimtrim/model/layer_hooks.hpp>
+#include <doctest/doctest.h>
 
 namespace model_layer_hooks_test {
 

@@ -1,5 +1,6 @@
-// The baseline: bfloat16 weights in rows, one cuBLAS call a matrix, a loop over the experts that asks the host how many tokens each got, no
-// graph. Attention and norms are our own kernels, so this is kinder to the baseline than an eager framework is.
+// The baseline: bfloat16 weights in rows, one cuBLAS call a matrix, a loop over the experts that asks the host how many
+// tokens each got, no graph. Attention and norms are our own kernels, so this is kinder to the baseline than an eager
+// framework is.
 #pragma once
 
 #include "random_model.cuh"
@@ -18,7 +19,8 @@ static __global__ void gate_rows(element const* gate, element const* up, element
   index_t const i = static_cast<index_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < count) to[i] = element(cuda::gated(static_cast<float>(gate[i]), static_cast<float>(up[i])));
 }
-static __global__ void add_rows(element const* from, std::int32_t const* pairs, int slots, float const* factors, device_matrix<float> Y) {
+static __global__ void add_rows(element const* from, std::int32_t const* pairs, int slots, float const* factors,
+                                device_matrix<float> Y) {
   int const pair = pairs != nullptr ? pairs[blockIdx.x] : static_cast<int>(blockIdx.x);
   float const factor = factors != nullptr ? factors[pair] : 1.0F;
   for (index_t j = threadIdx.x; j < Y.extent(1); j += blockDim.x)
@@ -45,7 +47,8 @@ class eager_model {
       : s_(s), config(std::move(of)), shape_(s.on(), config), slab_(slab) {
     random_maker make(s, false);
     auto const mlp = [&](index_t width) {
-      return eager_mlp{make.halves(width * config.hidden), make.halves(width * config.hidden), make.halves(config.hidden * width), width};
+      return eager_mlp{make.halves(width * config.hidden), make.halves(width * config.hidden),
+                       make.halves(config.hidden * width), width};
     };
     index_t const q = config.heads * config.head_dim, k = config.key_value_heads * config.head_dim;
     for (index_t i = 0; i < slab; ++i) {
@@ -103,7 +106,8 @@ class eager_model {
   void clear_cache() {
     for (auto const* const all : {&keys_, &values_})
       for (auto const& each : *all)
-        cuda::check(cudaMemsetAsync(each.data(), 0, sizeof(element) * static_cast<std::size_t>(each.size()), s_.stream), "eager_model");
+        cuda::check(cudaMemsetAsync(each.data(), 0, sizeof(element) * static_cast<std::size_t>(each.size()), s_.stream),
+                    "eager_model");
   }
 
   /// Takes `n` tokens through the model and leaves the next token of every sequence in `tokens`. of.rows a sequence.
@@ -122,13 +126,15 @@ class eager_model {
       product(N.data, n, w.key, k, config.hidden, made.data + shape_.heads.key_column, shape_.made_columns);
       product(N.data, n, w.value, k, config.hidden, made.data + shape_.heads.value_column, shape_.made_columns);
       auto const Q = work_.queries.matrix(n, q), Z = work_.attended.matrix(n, q);
-      cuda::cache_view<element> const cache{keys_[static_cast<std::size_t>(i)].data(), values_[static_cast<std::size_t>(i)].data(), capacity_, k};
+      cuda::cache_view<element> const cache{keys_[static_cast<std::size_t>(i)].data(),
+                                            values_[static_cast<std::size_t>(i)].data(), capacity_, k};
       cuda::rotate_and_append<element>(on, shape_.heads, as_const(made), shape_.frequencies.data(), of, Q, cache);
       of.rows == 1 ? cuda::attention_few<element>(on, shape_.heads, as_const(Q), cache, of.first, attention_, Z)
                    : cuda::attention_many<element>(on, shape_.heads, as_const(Q), cache, of, Z);
       product(Z.data, n, w.output, config.hidden, q, Y.data, config.hidden);
       cuda::add_and_normalise<element>(on, X, as_const(Y), as_const(w.feed_forward_norm.view()), config.rms_epsilon, N);
-      cuda::check(cudaMemsetAsync(Y.data, 0, sizeof(float) * static_cast<std::size_t>(Y.size()), s_.stream), "eager_model");
+      cuda::check(cudaMemsetAsync(Y.data, 0, sizeof(float) * static_cast<std::size_t>(Y.size()), s_.stream),
+                  "eager_model");
       if (w.every_token) mlp(*w.every_token, N.data, n, nullptr, 1, nullptr, Y);
       if (!w.experts.empty()) experts(w, config.layer_rule(i), as_const(N), Y);
       added = as_const(Y);
@@ -137,8 +143,8 @@ class eager_model {
     cuda::add_and_normalise<element>(on, X, added, as_const(norm_.view()), config.rms_epsilon, N);
     for (index_t s = 0; s < sequences; ++s)
       if (of.rows > 1 || s == 0)  // one call for all where rows follow one another
-        product(N.data + ((s + 1) * of.rows - 1) * config.hidden, of.rows > 1 ? 1 : sequences, head_, config.vocabulary, config.hidden,
-                logits_.data() + s * config.vocabulary, config.vocabulary);
+        product(N.data + ((s + 1) * of.rows - 1) * config.hidden, of.rows > 1 ? 1 : sequences, head_, config.vocabulary,
+                config.hidden, logits_.data() + s * config.vocabulary, config.vocabulary);
     cuda::draw_tokens(on, as_const(logits_.matrix(sequences, config.vocabulary)), {}, step_.data(), tokens);
   }
 
@@ -150,21 +156,25 @@ class eager_model {
 
  private:
   template <class Result>
-  void product(element const* x, index_t tokens, cuda::device_buffer<element> const& w, index_t out, index_t in, Result* y, index_t pitch) {
+  void product(element const* x, index_t tokens, cuda::device_buffer<element> const& w, index_t out, index_t in,
+               Result* y, index_t pitch) {
     float const one = 1, zero = 0;
     constexpr cudaDataType type = std::is_same_v<Result, float> ? CUDA_R_32F : CUDA_R_16BF;
-    cuda::check(cublasGemmEx(s_.on().blas(), CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(out), static_cast<int>(tokens), static_cast<int>(in),
-                             &one, w.data(), CUDA_R_16BF, static_cast<int>(in), x, CUDA_R_16BF, static_cast<int>(in), &zero, y, type,
-                             static_cast<int>(pitch), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+    cuda::check(cublasGemmEx(s_.on().blas(), CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(out), static_cast<int>(tokens),
+                             static_cast<int>(in), &one, w.data(), CUDA_R_16BF, static_cast<int>(in), x, CUDA_R_16BF,
+                             static_cast<int>(in), &zero, y, type, static_cast<int>(pitch), CUBLAS_COMPUTE_32F,
+                             CUBLAS_GEMM_DEFAULT),
                 "eager_model");
   }
-  void mlp(eager_mlp const& w, element const* x, index_t count, std::int32_t const* pairs, int slots, float const* factors, device_matrix<float> Y) {
+  void mlp(eager_mlp const& w, element const* x, index_t count, std::int32_t const* pairs, int slots,
+           float const* factors, device_matrix<float> Y) {
     product(x, count, w.gate, w.width, config.hidden, gate_.data(), w.width);
     product(x, count, w.up, w.width, config.hidden, up_.data(), w.width);
-    cuda::launch(s_.stream, {dim3(static_cast<unsigned>(ceil_div(count * w.width, 256))), 256, 0}, kernels::gate_rows, gate_.data(), up_.data(),
-                 gate_.data(), count * w.width);
+    cuda::launch(s_.stream, {dim3(static_cast<unsigned>(ceil_div(count * w.width, 256))), 256, 0}, kernels::gate_rows,
+                 gate_.data(), up_.data(), gate_.data(), count * w.width);
     product(gate_.data(), count, w.down, config.hidden, w.width, out_.data(), config.hidden);
-    cuda::launch(s_.stream, {dim3(static_cast<unsigned>(count)), 256, 0}, kernels::add_rows, out_.data(), pairs, slots, factors, Y);
+    cuda::launch(s_.stream, {dim3(static_cast<unsigned>(count)), 256, 0}, kernels::add_rows, out_.data(), pairs, slots,
+                 factors, Y);
   }
   void experts(eager_layer const& w, routing_rule const& rule, device_matrix<element const> X, device_matrix<float> Y) {
     index_t const n = X.extent(0), k = rule.top_k, count = static_cast<index_t>(w.experts.size());
@@ -179,7 +189,8 @@ class eager_model {
       index_t const tokens = offsets[e + 1] - offsets[e];
       if (tokens == 0) continue;
       std::int32_t const* const pairs = room.groups().pairs + offsets[e];
-      cuda::launch(s_.stream, {dim3(static_cast<unsigned>(tokens)), 256, 0}, kernels::gather, X, pairs, static_cast<int>(k), gathered_.data());
+      cuda::launch(s_.stream, {dim3(static_cast<unsigned>(tokens)), 256, 0}, kernels::gather, X, pairs,
+                   static_cast<int>(k), gathered_.data());
       mlp(w.experts[e], gathered_.data(), tokens, pairs, static_cast<int>(k), room.factors.data(), Y);
     }
   }

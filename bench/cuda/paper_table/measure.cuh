@@ -15,17 +15,18 @@ namespace paper_table {
 
 /// What every row is measured with.
 struct protocol {
-  static constexpr index_t prefill = 2048;   ///< tokens of the one prompt whose prefill is timed
-  static constexpr index_t context = 512;    ///< tokens in front of the decoded ones
-  static constexpr index_t steps = 64;       ///< tokens decoded in a timed run
-  static constexpr int runs = 3;             ///< after one that is not counted; the median is kept
-  static constexpr double spare = 6e9;       ///< bytes of device memory kept for caches, scratch and libraries
+  static constexpr index_t prefill = 2048;  ///< tokens of the one prompt whose prefill is timed
+  static constexpr index_t context = 512;   ///< tokens in front of the decoded ones
+  static constexpr index_t steps = 64;      ///< tokens decoded in a timed run
+  static constexpr int runs = 3;            ///< after one that is not counted; the median is kept
+  static constexpr double spare = 6e9;      ///< bytes of device memory kept for caches, scratch and libraries
 };
 
 [[nodiscard]] inline std::vector<std::uint32_t> random_prompt(index_t count, index_t vocabulary, std::uint64_t stream) {
   std::vector<std::uint32_t> tokens;
   for (index_t i = 0; i < count; ++i)
-    tokens.push_back(static_cast<std::uint32_t>(random_bits_at(1, stream, static_cast<std::uint64_t>(i)) % static_cast<std::uint64_t>(vocabulary)));
+    tokens.push_back(static_cast<std::uint32_t>(random_bits_at(1, stream, static_cast<std::uint64_t>(i)) %
+                                                static_cast<std::uint64_t>(vocabulary)));
   return tokens;
 }
 
@@ -59,8 +60,9 @@ inline void measure_fused(cuda_bench::session& s, table_row const& row, row_file
   double weights = ends;
   m.layers.reserve(static_cast<std::size_t>(config.layer_count()));
   for (index_t i = 0; i < config.layer_count(); ++i) {
-    m.layers.push_back(i < slab ? make.layer(m.shape, config, i)
-                                : borrowed(make, m.layers[static_cast<std::size_t>(stand_in(config, slab, i))], config));
+    m.layers.push_back(i < slab
+                           ? make.layer(m.shape, config, i)
+                           : borrowed(make, m.layers[static_cast<std::size_t>(stand_in(config, slab, i))], config));
     m.extents.include(m.layers.back());
     weights += layer_bytes(config, i, packed);
   }
@@ -83,7 +85,8 @@ inline void measure_fused(cuda_bench::session& s, table_row const& row, row_file
     };
     std::vector<double> times;
     for (int i = 0; i <= protocol::runs; ++i) {
-      for (index_t t = 0; t < texts; ++t) text.prefill(t, random_prompt(protocol::context, config.vocabulary, static_cast<std::uint64_t>(10 + t)));
+      for (index_t t = 0; t < texts; ++t)
+        text.prefill(t, random_prompt(protocol::context, config.vocabulary, static_cast<std::uint64_t>(10 + t)));
       s.backend.synchronise();
       auto const begin = std::chrono::steady_clock::now();
       run(protocol::steps);
@@ -112,7 +115,8 @@ inline void measure_eager(cuda_bench::session& s, table_row const& row, row_file
   out.set("weight_bytes", m.bytes());
   cuda::device_buffer<std::int32_t> tokens(protocol::prefill), lengths(32);
   auto const upload = [&](std::vector<std::uint32_t> const& prompt) {
-    cuda::copy_to_device(s.stream, reinterpret_cast<std::int32_t const*>(prompt.data()), static_cast<index_t>(prompt.size()), tokens.data());
+    cuda::copy_to_device(s.stream, reinterpret_cast<std::int32_t const*>(prompt.data()),
+                         static_cast<index_t>(prompt.size()), tokens.data());
     s.backend.synchronise();
   };
   auto const set_lengths = [&](index_t texts, index_t length) {
@@ -123,9 +127,12 @@ inline void measure_eager(cuda_bench::session& s, table_row const& row, row_file
   m.make_room(1, protocol::prefill, protocol::prefill);
   upload(random_prompt(protocol::prefill, config.vocabulary, 1));
   set_lengths(1, 0);
-  out.set("prefill_seconds", median_seconds(s, [&] { m.forward(tokens.data(), protocol::prefill, {lengths.data(), protocol::prefill}); }));
+  out.set("prefill_seconds", median_seconds(s, [&] {
+            m.forward(tokens.data(), protocol::prefill, {lengths.data(), protocol::prefill});
+          }));
   for (index_t const texts : {1, 8, 32}) {
-    // Steps at the middle of the decoded part; the cache's contents do not matter for time, so it is filled once by zeros of the same shape.
+    // Steps at the middle of the decoded part; the cache's contents do not matter for time, so it is filled once by
+    // zeros of the same shape.
     m.make_room(texts, protocol::context + protocol::steps, std::max<index_t>(texts, 1));
     m.clear_cache();
     upload(random_prompt(texts, config.vocabulary, 2));

@@ -1,5 +1,5 @@
-// Models with random weights, made in device memory. Where memory is short, a slab of layers is made and passed several times: a
-// layer is many times the size of the caches, so its weights come from memory each time all the same.
+// Models with random weights, made in device memory. Where memory is short, a slab of layers is made and passed several
+// times: a layer is many times the size of the caches, so its weights come from memory each time all the same.
 #pragma once
 
 #include "../support.cuh"
@@ -22,13 +22,13 @@ class random_maker {
     if (packed) shape = cuda::detail::code_shape{cuda::tile_scale::bfloat16, 1};  // groups of 128
     cuda::device_tiles made = cuda::detail::make_tiles(cuda::detail::plan_padded<element>(rows, columns, shape), false);
     if (packed) {
-      cuda::launch(s_.stream, {dim3(1024), 256, 0}, cuda_bench::fill_bits, reinterpret_cast<std::uint32_t*>(made.words.data()),
-                   4 * made.words.size(), ++seed_);
-      cuda::launch(s_.stream, {dim3(1024), 256, 0}, cuda_bench::fill_halves, reinterpret_cast<element*>(made.scales.data()), made.scales.size(),
-                   0.003F, true, ++seed_);
+      cuda::launch(s_.stream, {dim3(1024), 256, 0}, cuda_bench::fill_bits,
+                   reinterpret_cast<std::uint32_t*>(made.words.data()), 4 * made.words.size(), ++seed_);
+      cuda::launch(s_.stream, {dim3(1024), 256, 0}, cuda_bench::fill_halves,
+                   reinterpret_cast<element*>(made.scales.data()), made.scales.size(), 0.003F, true, ++seed_);
     } else {
-      cuda::launch(s_.stream, {dim3(1024), 256, 0}, cuda_bench::fill_halves, reinterpret_cast<element*>(made.words.data()), 8 * made.words.size(),
-                   0.03F, false, ++seed_);
+      cuda::launch(s_.stream, {dim3(1024), 256, 0}, cuda_bench::fill_halves,
+                   reinterpret_cast<element*>(made.words.data()), 8 * made.words.size(), 0.03F, false, ++seed_);
     }
     return made;
   }
@@ -61,7 +61,8 @@ class random_maker {
     return made;
   }
 
-  [[nodiscard]] cuda::device_layer<element> layer(cuda::layer_shape const& shape, model_config const& config, index_t i) {
+  [[nodiscard]] cuda::device_layer<element> layer(cuda::layer_shape const& shape, model_config const& config,
+                                                  index_t i) {
     layer_config const& wanted = config.layer(i);
     cuda::device_layer<element> made;
     index_t const hidden = shape.padded_hidden;
@@ -91,7 +92,8 @@ class random_maker {
 };
 
 /// A layer that computes with the memory of another, which outlives it.
-[[nodiscard]] inline cuda::device_layer<element> borrowed(random_maker& make, cuda::device_layer<element> const& from, model_config const& config) {
+[[nodiscard]] inline cuda::device_layer<element> borrowed(random_maker& make, cuda::device_layer<element> const& from,
+                                                          model_config const& config) {
   cuda::device_layer<element> made;
   auto const tiles = [](cuda::device_tiles const& of) {
     cuda::device_tiles view;
@@ -113,13 +115,16 @@ class random_maker {
   return made;
 }
 
-/// Bytes of a layer's matrices, in 4 bits with a 16-bit scale for 128 weights, or in 16 bits. Routers and norms stay 16-bit and float.
+/// Bytes of a layer's matrices, in 4 bits with a 16-bit scale for 128 weights, or in 16 bits. Routers and norms stay
+/// 16-bit and float.
 [[nodiscard]] inline double layer_bytes(model_config const& config, index_t i, bool packed) {
   layer_config const& layer = config.layer(i);
   double const each = packed ? 0.5 + 2.0 / 128 : 2.0, h = static_cast<double>(config.hidden);
-  double const q = static_cast<double>(config.heads * config.head_dim), k = static_cast<double>(config.key_value_heads * config.head_dim);
+  double const q = static_cast<double>(config.heads * config.head_dim),
+               k = static_cast<double>(config.key_value_heads * config.head_dim);
   double bytes = layer.attention ? each * h * (2 * q + 2 * k) : 0.0;
-  double const widths = static_cast<double>(layer.feed_forward == feed_forward_kind::moe    ? layer.experts * layer.intermediate + layer.shared_intermediate
+  double const widths = static_cast<double>(layer.feed_forward == feed_forward_kind::moe
+                                                ? layer.experts * layer.intermediate + layer.shared_intermediate
                                             : layer.feed_forward == feed_forward_kind::dense ? layer.intermediate
                                                                                              : 0);
   return bytes + each * 3 * h * widths + 2 * h * static_cast<double>(layer.experts);
@@ -141,7 +146,8 @@ class random_maker {
 /// The layer of the slab that stands for layer i: of the same kind, `step` layers apart where it can be.
 [[nodiscard]] inline index_t stand_in(model_config const& config, index_t slab, index_t i) {
   auto const same = [&](index_t j) {
-    return config.layer(i).feed_forward == config.layer(j).feed_forward && config.layer(i).attention == config.layer(j).attention;
+    return config.layer(i).feed_forward == config.layer(j).feed_forward &&
+           config.layer(i).attention == config.layer(j).attention;
   };
   for (index_t k = 0; k < slab; ++k)
     if (same((i + k) % slab)) return (i + k) % slab;

@@ -34,7 +34,8 @@ class row_file {
     for (auto const& [name, value] : figures_) file << "number " << name << ' ' << value << '\n';
     for (auto const& [name, value] : texts_) file << "text " << name << ' ' << value << '\n';
     file.close();
-    if (!file || std::rename(partial.c_str(), path.c_str()) != 0) throw slimtrim::system_failure(path + ": cannot be written");
+    if (!file || std::rename(partial.c_str(), path.c_str()) != 0)
+      throw slimtrim::system_failure(path + ": cannot be written");
   }
   /// Empty where there is no such file.
   [[nodiscard]] static row_file load(std::string const& path) {
@@ -63,7 +64,8 @@ class row_file {
     out.precision(9);
     char const* between = "";
     for (auto const& [name, value] : figures_) out << std::exchange(between, ", ") << '"' << name << "\": " << value;
-    for (auto const& [name, value] : texts_) out << std::exchange(between, ", ") << '"' << name << "\": \"" << value << '"';
+    for (auto const& [name, value] : texts_)
+      out << std::exchange(between, ", ") << '"' << name << "\": \"" << value << '"';
     return "{" + out.str() + "}";
   }
 

@@ -16,8 +16,8 @@ using namespace slimtrim;
 enum class row_kind { fused_bf16, fused_4bit, eager_bf16, transformers };
 
 struct table_row {
-  std::string name;       ///< e.g. mixtral-l8-4bit
-  std::string label;      ///< as in the table
+  std::string name;   ///< e.g. mixtral-l8-4bit
+  std::string label;  ///< as in the table
   bool deepseek = false;
   index_t experts_dropped = 0, layers_dropped = 0, blocks_dropped = 0;
   row_kind kind = row_kind::fused_bf16;
@@ -50,7 +50,8 @@ struct table_row {
   };
 }
 
-/// The model that the row trimmed. Dropped layers are spread evenly, so that a slab of the first layers has its share of them.
+/// The model that the row trimmed. Dropped layers are spread evenly, so that a slab of the first layers has its share
+/// of them.
 [[nodiscard]] inline model_config shape_of(table_row const& row) {
   model_config config;
   config.family = row.deepseek ? &deepseek_family : &mixtral_family;

@@ -5,8 +5,8 @@
 #pragma once
 
 #include <slimtrim/core/progress.hpp>
-#include <slimtrim/cuda/model/decoder_layer.cuh>
 #include <slimtrim/cuda/embed.cuh>
+#include <slimtrim/cuda/model/decoder_layer.cuh>
 #include <slimtrim/model/model_config.hpp>
 #include <slimtrim/model/weight_source.hpp>
 
