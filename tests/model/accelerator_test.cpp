@@ -16,7 +16,7 @@ namespace {
 // Does on another host backend what it is asked for, and counts.
 class counting_accelerator final : public accelerator {
  public:
-  int attentions = 0, feed_forwards = 0, heads = 0, products = 0, grams = 0;
+  int attentions = 0, feed_forwards = 0, heads = 0, products = 0, grams = 0, sweeps = 0;
   index_t last_window = 0;
   bool takes_products = true;
 
@@ -46,6 +46,12 @@ class counting_accelerator final : public accelerator {
     ++products;
     return takes_products;
   }
+  std::optional<gptq_result> gptq(matrix_view<float const> W, matrix_view<float const> hessian, gptq_options const& options,
+                                  matrix_view<float const> judge) override {
+    ++sweeps;
+    if (!takes_products) return std::nullopt;
+    return slimtrim::gptq(backend_, W, hessian, options, judge);
+  }
   bool gram_update(float alpha, matrix_view<float const> X, matrix_view<float> H) override {
     if (takes_products) backend_.gram_update(alpha, X, H);
     ++grams;
@@ -63,6 +69,17 @@ struct watcher {
   void attention_residual(index_t, matrix_view<float const>) { ++residuals; }
   void feed_forward_output(index_t, matrix_view<float const>) { ++outputs; }
 };
+
+tensor<float, 2> const& small_gram() {
+  static tensor<float, 2> const gram = [] {
+    tensor<float, 2> const X = random_matrix(9, 4, 8);
+    tensor<float, 2> H(4, 4);
+    H.fill(0.0F);
+    eigen_backend{}.gram_update(1.0F, X.view(), H.view());
+    return H;
+  }();
+  return gram;
+}
 
 }  // namespace
 
@@ -127,7 +144,11 @@ TEST_CASE("accelerator: products that it refuses, doubles, and none at all are t
     lent.gram_update(2.0F, A.view(), H.view());
     base.gram_update(2.0F, A.view(), G.view());
     CHECK(largest_difference(H.view(), G.view()) == 0);
+    gptq_result const swept = gptq(lent, B.view(), small_gram().view());
+    gptq_result const on_host = gptq(base, B.view(), small_gram().view());
+    CHECK(swept.report.error == on_host.report.error);
   }
+  CHECK(device.sweeps == 2);
   CHECK(device.products == 2);
   CHECK(device.grams == 2);
   found.fill(-1.0F);

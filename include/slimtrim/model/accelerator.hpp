@@ -8,9 +8,11 @@
 #include <slimtrim/model/decoder_layer.hpp>
 #include <slimtrim/model/layer_hooks.hpp>
 #include <slimtrim/model/model_config.hpp>
+#include <slimtrim/slim/quantize/gptq.hpp>
 #include <slimtrim/tensor/tensor_view.hpp>
 
 #include <concepts>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -40,6 +42,13 @@ class accelerator {
   [[nodiscard]] virtual bool gemm(float alpha, matrix_view<float const> A, matrix_view<float const> B, float beta,
                                   matrix_view<float> C) = 0;
   [[nodiscard]] virtual bool gram_update(float alpha, matrix_view<float const> X, matrix_view<float> H) = 0;
+
+  /// slimtrim::gptq where the device takes it, nothing where the host is to do it.
+  [[nodiscard]] virtual std::optional<gptq_result> gptq(matrix_view<float const> W, matrix_view<float const> hessian,
+                                                        gptq_options const& options, matrix_view<float const> judge) {
+    static_cast<void>(W), static_cast<void>(hessian), static_cast<void>(options), static_cast<void>(judge);
+    return std::nullopt;
+  }
 };
 
 /// A backend that may have an accelerator at hand.
@@ -69,6 +78,16 @@ class accelerated : public Base {
     if constexpr (std::is_same_v<T, float>)
       if (device_ != nullptr && device_->gram_update(alpha, X, H)) return;
     Base::template gram_update<T>(alpha, X, H);
+  }
+
+  /// Takes slimtrim::gptq over: on the device where that takes it, else as the base.
+  template <class T>
+  [[nodiscard]] gptq_result gptq(matrix_view<T const> W, matrix_view<float const> hessian, gptq_options const& options,
+                                 matrix_view<float const> judge) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (device_ != nullptr)
+        if (auto done = device_->gptq(W, hessian, options, judge)) return std::move(*done);
+    return slimtrim::gptq(static_cast<Base const&>(*this), W, hessian, options, judge);
   }
 
  private:
