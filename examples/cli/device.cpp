@@ -4,21 +4,20 @@
 
 #include <slimtrim/core/error.hpp>
 
-#include <string>
-#if SLIMTRIM_PROGRAM_CUDA
 #include <dlfcn.h>
-#endif
+
+#include <string>
 
 namespace cli {
 
 std::unique_ptr<device> open_cuda_device() {
-#if SLIMTRIM_PROGRAM_CUDA
-  // Beside the program, or where it was installed; it stays loaded. What it throws are the library's own errors.
+  // Beside the program, where it was installed, or on the loader's path; it stays loaded. What it throws are the library's own errors.
   void* const module = ::dlopen("slimtrim_cuda.so", RTLD_NOW | RTLD_LOCAL);
-  if (module == nullptr) throw slimtrim::system_failure("--device cuda: " + std::string(::dlerror()));
-  auto* const open = reinterpret_cast<device* (*)()>(::dlsym(module, "slimtrim_open_cuda_device"));
-  if (open == nullptr) throw slimtrim::system_failure("--device cuda: " + std::string(::dlerror()));
-  return std::unique_ptr<device>(open());
+  auto* const open =
+      module != nullptr ? reinterpret_cast<device* (*)()>(::dlsym(module, "slimtrim_open_cuda_device")) : nullptr;
+  if (open != nullptr) return std::unique_ptr<device>(open());
+#if SLIMTRIM_PROGRAM_CUDA
+  throw slimtrim::system_failure("--device cuda: " + std::string(::dlerror()));
 #else
   throw slimtrim::usage_error("--device: expected cpu (this build has no CUDA), found 'cuda'");
 #endif

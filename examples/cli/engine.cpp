@@ -57,11 +57,11 @@ void data_flags::declare(option_set& options, bool required, std::string const& 
   options.number("--seq", sequence, "Tokens of one window [2048, or fewer when the model has fewer positions]");
 }
 
-engine::engine(session const& at, device_flags const& flags)
-    : at_(at) {
+engine::engine(session const& at, device_flags const& flags) : at_(at) {
+  host_backend on_host = make_backend(at, flags);
   auto on_device = make_device(flags);
   slimtrim::accelerator* const lent = on_device ? &on_device->accelerator() : nullptr;
-  state_ = std::make_unique<state>(state{std::move(on_device), program_backend(make_backend(at, flags), lent)});
+  state_ = std::make_unique<state>(state{std::move(on_device), program_backend(std::move(on_host), lent)});
 }
 
 engine::~engine() = default;

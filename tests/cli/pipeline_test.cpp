@@ -155,7 +155,11 @@ TEST_CASE("refusals: one line, the right exit code, nothing left behind") {
            {{"eval", tiny, "--data", ids, "--seq", "256"}, 3},
            {{"eval", tiny, "--data", ids, "--tokens", "100", "--seq", "16"}, 2},
            {{"eval", tiny, "--data", "absent.txt"}, 3},
+#if !SLIMTRIM_PROGRAM_CUDA  // tests/cuda/program.cmake has the others
            {{"eval", tiny, "--data", ids, "--seq", "16", "--device", "cuda"}, 2},
+#endif
+           {{"eval", tiny, "--data", ids, "--seq", "16", "--device", "gpu"}, 2},
+           {{"eval", tiny, "--data", ids, "--seq", "16", "--device", "cuda", "--activations", "int8"}, 2},
            {{"generate", tiny, "--prompt", ""}, 2},
            {{"bench", tiny, "--decode", "0"}, 2}}) {
     finished_run const run = run_program(each.arguments);

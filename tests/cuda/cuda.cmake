@@ -13,6 +13,24 @@ if(TARGET tests_cuda)
             --source-file=*few_tokens*,*many_tokens*,*moe_layer*,*route*,*quantize*,*product*,*rms_norm*,*rotary*,*attention*,*sample*,*accelerator*)
 endif()
 
+# The program on a device module over emulated threads: the same checks that a device gets below, on fewer tokens.
+if(TARGET slimtrim_program AND TARGET tests_cuda)
+  add_library(slimtrim_cuda_emulated MODULE ${slimtrim_cuda_tests}/emulator/device_module.cpp ${emulator})
+  target_link_libraries(slimtrim_cuda_emulated PRIVATE slimtrim::slimtrim slimtrim_own)
+  target_include_directories(slimtrim_cuda_emulated BEFORE PRIVATE ${slimtrim_cuda_tests}/emulator)
+  target_compile_options(slimtrim_cuda_emulated PRIVATE -Wno-unknown-pragmas $<$<CONFIG:Release>:-O2>)
+  set_target_properties(slimtrim_cuda_emulated PROPERTIES PREFIX "" OUTPUT_NAME slimtrim_cuda
+    LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/cuda/emulated)
+  foreach(command IN ITEMS eval generate bench calibrate compress)
+    add_test(NAME cuda/program_${command}
+      COMMAND ${CMAKE_COMMAND} -E env LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/cuda/emulated ${CMAKE_COMMAND}
+              -DPROGRAM=$<TARGET_FILE:slimtrim_program> -DCOMMAND=${command} -DTOKENS=64 -DSEQUENCE=32
+              -DMODEL=${PROJECT_SOURCE_DIR}/examples/models/tiny-mixtral
+              -DWORK=${CMAKE_CURRENT_BINARY_DIR}/cuda/emulated_${command} -P ${slimtrim_cuda_tests}/program.cmake)
+    set_tests_properties(cuda/program_${command} PROPERTIES FAIL_REGULAR_EXPRESSION "skipped:")
+  endforeach()
+endif()
+
 if(NOT TARGET slimtrim_cuda OR NOT CMAKE_CUDA_COMPILER)
   message(STATUS "slimtrim: no CUDA compiler or SLIMTRIM_CUDA is off: kernels are tested on emulated threads only")
   return()
@@ -84,7 +102,7 @@ add_dependencies(bench_cuda_device paper_table_device)
 if(TARGET slimtrim_program)
   foreach(command IN ITEMS eval generate bench calibrate compress)
     add_test(NAME gpu/program_${command}
-      COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:slimtrim_program> -DCOMMAND=${command}
+      COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:slimtrim_program> -DCOMMAND=${command} -DTOKENS=1024 -DSEQUENCE=128
               -DMODEL=${PROJECT_SOURCE_DIR}/examples/models/tiny-mixtral -DWORK=${CMAKE_CURRENT_BINARY_DIR}/cuda/program_${command}
               -P ${slimtrim_cuda_tests}/program.cmake)
     set_tests_properties(gpu/program_${command} PROPERTIES LABELS gpu SKIP_REGULAR_EXPRESSION "skipped:")

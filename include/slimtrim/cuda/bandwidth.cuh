@@ -26,9 +26,12 @@ static __global__ void __launch_bounds__(512) read_words(words4 const* from, ind
 
 }  // namespace detail
 
-/// Bytes a second: the best of a few passes over a buffer of `bytes` (well beyond the caches), by the device's clock.
-[[nodiscard]] inline double read_bandwidth(context& on, index_t bytes = index_t{1} << 30) {
-  index_t const count = bytes / 16;
+/// Bytes a second: the best of a few passes over a buffer sixteen times the L2 cache, by the device's clock.
+[[nodiscard]] inline double read_bandwidth(context& on) {
+  int number = 0, cache = 0;
+  check(cudaGetDevice(&number), "cuda::read_bandwidth");
+  check(cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, number), "cuda::read_bandwidth");
+  index_t const bytes = std::max<index_t>(16 * static_cast<index_t>(cache), index_t{1} << 20), count = bytes / 16;
   device_buffer<words4> const memory(count);
   device_buffer<std::uint32_t> const out(1);
   check(cudaMemsetAsync(memory.data(), 0x5a, 16 * static_cast<std::size_t>(count), on.stream()),

@@ -57,6 +57,32 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*);
 cudaError_t cudaGetDevice(int*);
 cudaError_t cudaMemGetInfo(std::size_t* left, std::size_t* all);
 
+// For the program's device.
+constexpr unsigned cudaStreamNonBlocking = 1;
+struct cudaFuncAttributes {};
+struct cudaDeviceProp {
+  char name[256];
+  int major, minor;
+};
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = nullptr;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel) {
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  *properties = {"emulated threads", 9, 0};
+  return cudaSuccess;
+}
+
 // For the benchmarks' models, which are tested here though their times are not: an event is nothing, and nothing is captured.
 using cudaEvent_t = struct emulated_event*;
 using cudaGraph_t = struct emulated_graph*;
@@ -80,7 +106,8 @@ inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) { return cudaSuccess; }
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,
   cudaDevAttrComputeCapabilityMajor,
-  cudaDevAttrComputeCapabilityMinor
+  cudaDevAttrComputeCapabilityMinor,
+  cudaDevAttrL2CacheSize
 };
 cudaError_t cudaDeviceGetAttribute(int*, cudaDeviceAttr, int);
 

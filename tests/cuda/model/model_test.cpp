@@ -167,6 +167,13 @@ TEST_CASE("model: prompts and caches that do not fit are refused") {
   CHECK_THROWS_AS(text.prefill(0, std::vector<std::uint32_t>{70}), error);
   text.prefill(0, some_tokens(3));
   CHECK_THROWS_AS(text.step(), error);
+  model_config windowed = config;
+  windowed.sliding_window = 2;
+  cuda::device_model<bfloat16> const short_sighted(on, windowed, source);
+  cuda::device_generation<bfloat16> near(on, short_sighted, 1, 8);
+  CHECK_THROWS_AS(near.prefill(0, some_tokens(3)), error);
+  near.prefill(0, some_tokens(2));
+  CHECK_THROWS_AS(near.step(), error);
   model_config wide = config;
   wide.head_dim = 256;
   CHECK_THROWS_AS(cuda::layer_shape(on, wide), error);

@@ -76,6 +76,7 @@ class device_generation {
     auto const count = static_cast<index_t>(prompt.size());
     expects(count > 0, "generate", "prompt: expected at least one token");
     expects(count <= cache_.capacity(), "generate", "prompt: longer than the cache");
+    check_window(count);
     for (std::uint32_t const id : prompt)
       if (static_cast<index_t>(id) >= model_.vocabulary())
         throw error("generate: expected an id below " + std::to_string(model_.vocabulary()) + ", found " +
@@ -108,9 +109,11 @@ class device_generation {
   /// Appends the tokens to their texts and makes the logits behind them. Enqueued, not waited for. Throws `error` when
   /// a cache is full.
   void step() {
-    for (index_t& length : held_)
+    for (index_t& length : held_) {
       if (++length > cache_.capacity())
         throw error("generate: the cache is full: expected at most " + std::to_string(cache_.capacity()) + " tokens");
+      check_window(length);
+    }
     if (!once_) {  // the first time plainly: libraries make their handles, pools grow
       once_ = true;
       return enqueue_step();
@@ -137,6 +140,12 @@ class device_generation {
   }
 
  private:
+  void check_window(index_t length) const {
+    index_t const window = model_.config.sliding_window;
+    if (window > 0 && length > window)
+      throw error("generate: sequences of " + std::to_string(length) +
+                  " tokens: expected at most sliding_window = " + std::to_string(window));
+  }
   [[nodiscard]] device_matrix<float> all_logits() const { return logits_.matrix(sequences(), model_.logit_columns()); }
   void enqueue_step() {
     index_t const n = sequences();
