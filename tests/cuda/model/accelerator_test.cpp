@@ -148,6 +148,33 @@ TEST_CASE("accelerator: a changed layer is not mistaken for the one that was the
   CHECK(changed == std::vector<float>(X.view().data, X.view().data + X.view().size()));
 }
 
+TEST_CASE("accelerator: an observer may use the device that it watches") {
+  model_config const config = small_config(mixtral_family, 64, 1);
+  random_weights const source(config, nothing, nullptr);
+  cuda::device_accelerator<bfloat16> device(nullptr);
+  accelerated<reference_backend> const lent(reference_backend{}, &device);
+  struct updating {
+    accelerator& device;
+    tensor<float, 2> const& Z;
+    tensor<float, 2>& H;
+    int updates = 0;
+    void attention_context(index_t, matrix_view<float const>) {
+      updates += device.gram_update(1.0F, Z.view(), H.view()) ? 1 : 0;
+    }
+    void expert_hidden(index_t, expert_batch const&, matrix_view<float const>) {
+      updates += device.gram_update(1.0F, Z.view(), H.view()) ? 1 : 0;
+    }
+  };
+  tensor<float, 2> const Z = random_stream(110, 512);
+  tensor<float, 2> H(512, 512);
+  H.fill(0.0F);
+  updating observer{device, Z, H};
+  tensor<float, 2> X = random_stream(1, 64);
+  forward_workspace work;
+  forward_layer(lent, config, load_layer(config, source, 0), 0, X.view(), work, observer);
+  CHECK(observer.updates == 3);  // the context, and two experts
+}
+
 TEST_CASE("accelerator: logits, and large products of any layout") {
   model_config const config = small_config(mixtral_family, 72, 1);
   random_weights const source(config, nothing, nullptr);

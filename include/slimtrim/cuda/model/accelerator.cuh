@@ -87,48 +87,16 @@ class device_accelerator final : public accelerator {
 
   void attention(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
                  layer_hooks const& hooks) override {
-    std::lock_guard const lock(mutex_);
-    index_t const n = X.extent(0), sequences = n / window;
-    if (n == 0) return;
-    decoder_layer half;
-    half.attention = weights.attention;
-    held_layer& held = find(config, std::move(half));
-    auto& work = workspace(held, n);
-    index_t const width = config.key_value_heads * config.head_dim;
-    if (keys_.size() < n * width) {
-      keys_ = device_buffer<T>(n * width);
-      values_ = device_buffer<T>(n * width);
-    }
-    if (starts_.size() < sequences) {
-      starts_ = device_buffer<std::int32_t>(sequences);
-      check(cudaMemsetAsync(starts_.data(), 0, 4 * static_cast<std::size_t>(sequences), on().stream()),
-            "cuda::device_accelerator");
-    }
-    if (window == 1 && (attention_.sequences < sequences || attention_.heads != config.heads ||
-                        attention_.head_dim != config.head_dim))
-      attention_ = attention_workspace(on(), sequences, held.shape->heads, 1);
-    upload_rows_of(X, work.X(n));
-    forward_attention<T>(on(), *held.shape, held.layer, n, {starts_.data(), window},
-                         {keys_.data(), values_.data(), window, width}, attention_, work,
-                         attention_watch<T>{on(), hooks, config.hidden, config.heads * config.head_dim});
-    settle(on(), work, n);
-    download_rows_to(as_const(work.X(n)), X);
+    told_later later;
+    run_attention(config, weights, X, window, hooks, later);
+    for (auto const& tell : later) tell();
   }
 
   void feed_forward(model_config const& config, decoder_layer const& weights, matrix_view<float> X,
                     layer_hooks const& hooks) override {
-    std::lock_guard const lock(mutex_);
-    index_t const n = X.extent(0);
-    decoder_layer half = weights;
-    half.attention.reset();
-    held_layer& held = find(config, std::move(half));
-    auto& work = workspace(held, n);
-    upload_rows_of(X, work.X(n));
-    forward_feed_forward<T>(on(), *held.shape, held.layer, n, work,
-                            experts_watch<T>{on(), hooks, held.source, config.hidden});
-    settle(on(), work, n);
-    download_rows_to(as_const(work.X(n)), X);
-    backend_.synchronise();
+    told_later later;
+    run_feed_forward(config, weights, X, hooks, later);
+    for (auto const& tell : later) tell();
   }
 
   void logits(model_config const& config, model_ends const& ends, matrix_view<float const> X,
@@ -184,6 +152,52 @@ class device_accelerator final : public accelerator {
   }
 
  private:
+  void run_attention(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
+                     layer_hooks const& hooks, told_later& later) {
+    std::lock_guard const lock(mutex_);
+    index_t const n = X.extent(0), sequences = n / window;
+    if (n == 0) return;
+    decoder_layer half;
+    half.attention = weights.attention;
+    held_layer& held = find(config, std::move(half));
+    auto& work = workspace(held, n);
+    index_t const width = config.key_value_heads * config.head_dim;
+    if (keys_.size() < n * width) {
+      keys_ = device_buffer<T>(n * width);
+      values_ = device_buffer<T>(n * width);
+    }
+    if (starts_.size() < sequences) {
+      starts_ = device_buffer<std::int32_t>(sequences);
+      check(cudaMemsetAsync(starts_.data(), 0, 4 * static_cast<std::size_t>(sequences), on().stream()),
+            "cuda::device_accelerator");
+    }
+    if (window == 1 && (attention_.sequences < sequences || attention_.heads != config.heads ||
+                        attention_.head_dim != config.head_dim))
+      attention_ = attention_workspace(on(), sequences, held.shape->heads, 1);
+    upload_rows_of(X, work.X(n));
+    forward_attention<T>(on(), *held.shape, held.layer, n, {starts_.data(), window},
+                         {keys_.data(), values_.data(), window, width}, attention_, work,
+                         attention_watch<T>{on(), hooks, later, config.hidden, config.heads * config.head_dim});
+    settle(on(), work, n);
+    download_rows_to(as_const(work.X(n)), X);
+  }
+
+  void run_feed_forward(model_config const& config, decoder_layer const& weights, matrix_view<float> X,
+                        layer_hooks const& hooks, told_later& later) {
+    std::lock_guard const lock(mutex_);
+    index_t const n = X.extent(0);
+    decoder_layer half = weights;
+    half.attention.reset();
+    held_layer& held = find(config, std::move(half));
+    auto& work = workspace(held, n);
+    upload_rows_of(X, work.X(n));
+    forward_feed_forward<T>(on(), *held.shape, held.layer, n, work,
+                            experts_watch<T>{on(), hooks, weights, later, config.hidden});
+    settle(on(), work, n);
+    download_rows_to(as_const(work.X(n)), X);
+    backend_.synchronise();
+  }
+
   struct held_layer {
     decoder_layer source;  // keeps what identifies it alive
     layer_shape const* shape;

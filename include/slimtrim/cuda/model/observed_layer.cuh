@@ -1,4 +1,5 @@
-// What the hooks of observer.hpp see, copied to the host while a layer runs on the device.
+// What the hooks of observer.hpp see, copied to the host while a layer runs on the device and told afterwards, so that
+// the device is free for others while an observer computes.
 #pragma once
 
 #include <slimtrim/cuda/blas.cuh>
@@ -6,7 +7,9 @@
 #include <slimtrim/model/layer_hooks.hpp>
 
 #include <cstdint>
-#include <span>
+#include <functional>
+#include <memory>
+#include <utility>
 #include <vector>
 
 namespace slimtrim {
@@ -17,14 +20,16 @@ namespace detail {
 
 // The first `width` columns as floats on the host.
 template <class T>
-[[nodiscard]] tensor<float, 2> rows_on_host(context& on, device_matrix<T const> from, index_t width) {
+[[nodiscard]] std::shared_ptr<tensor<float, 2> const> rows_on_host(context& on, device_matrix<T const> from,
+                                                                   index_t width) {
   index_t const n = from.extent(0);
-  tensor<float, 2> to(n, width);
+  auto held = std::make_shared<tensor<float, 2>>(n, width);
+  tensor<float, 2>& to = *held;
   auto const dense = on.scratch_for<float>(n * width);
   device_matrix<float> const copy(dense.data(), n, width);
   copy_elements<T, float>(on, columns(from, 0, width), copy);
   copy_to_host(on.stream(), dense.data(), n * width, to.view().data);
-  return to;
+  return held;
 }
 
 template <class T>
@@ -70,20 +75,32 @@ void run_grouped(context& on, moe_layer_view<T> const& layer, device_matrix<T co
 
 }  // namespace detail
 
+/// What is to be told once the layer is done, in order.
+using told_later = std::vector<std::function<void()>>;
+
+namespace detail {
+
+// Copies the first `width` columns of `from` now and shows them to `hook` later; nothing without a hook.
+template <class T>
+void tell(context& on, layer_hooks::rows_hook const& hook, device_matrix<T const> from, index_t width,
+          told_later& later) {
+  if (hook) later.push_back([&hook, rows = rows_on_host<T>(on, from, width)] { hook(rows->view()); });
+}
+
+}  // namespace detail
+
 /// The hooks of the first half.
 template <half_precision T>
 struct attention_watch {
   static constexpr bool active = true;
   context& on;
   layer_hooks const& hooks;
+  told_later& later;
   index_t hidden = 0, context_width = 0;
 
-  void attention_input(device_matrix<T const> N) const {
-    if (hooks.attention_input) hooks.attention_input(as_const(detail::rows_on_host<T>(on, N, hidden).view()));
-  }
+  void attention_input(device_matrix<T const> N) const { detail::tell<T>(on, hooks.attention_input, N, hidden, later); }
   void attention_context(device_matrix<T const> Z) const {
-    if (hooks.attention_context)
-      hooks.attention_context(as_const(detail::rows_on_host<T>(on, Z, context_width).view()));
+    detail::tell<T>(on, hooks.attention_context, Z, context_width, later);
   }
 };
 
@@ -94,12 +111,13 @@ struct experts_watch {
   static constexpr bool active = true;
   context& on;
   layer_hooks const& hooks;
-  decoder_layer const& source;
+  decoder_layer const& source;  ///< lives until everything is told
+  told_later& later;
   index_t hidden = 0;
 
   void experts(device_layer<T> const& layer, device_matrix<T const> X, device_matrix<float> Y,
                layer_workspace<T> const& work) const {
-    if (hooks.feed_forward_input) hooks.feed_forward_input(as_const(detail::rows_on_host<T>(on, X, hidden).view()));
+    detail::tell<T>(on, hooks.feed_forward_input, X, hidden, later);
     if (!hooks.inside()) {
       forward_experts<T>(on, layer, X, Y, work);
     } else if (layer.routed) {
@@ -107,8 +125,7 @@ struct experts_watch {
     } else {
       every_token(layer, X, Y, work, hooks.dense_hidden, source.dense->width());
     }
-    if (hooks.feed_forward_output)
-      hooks.feed_forward_output(as_const(detail::rows_on_host<float>(on, as_const(Y), hidden).view()));
+    detail::tell<float>(on, hooks.feed_forward_output, as_const(Y), hidden, later);
   }
 
  private:
@@ -117,9 +134,8 @@ struct experts_watch {
     auto const& one = *layer.every_token;
     one.kind == tile_kind::codes4 ? dense_mlp<T, tile_kind::codes4, float>(on, one.view, X, Y, work.every_token)
                                   : dense_mlp<T, detail::half_kind<T>, float>(on, one.view, X, Y, work.every_token);
-    if (!hook) return;
     auto const H = as_const(device_matrix<T>(work.every_token.activations.data(), X.extent(0), one.view.width));
-    hook(as_const(detail::rows_on_host<T>(on, H, width).view()));
+    detail::tell<T>(on, hook, H, width, later);
   }
 
   void routed(device_layer<T> const& layer, device_matrix<T const> X, device_matrix<float> Y,
@@ -136,14 +152,14 @@ struct experts_watch {
     gemm<T, float>(on, 1.0F, X, transposed(view.router), 0.0F, L);
     route(on, as_const(L), view.rule, view.selection_bias, {indices, W, P}, view.kept);
     group_pairs(on, as_const(indices), experts, room.groups());
-
-    tensor<float, 2> const host_logits = detail::rows_on_host<float>(on, as_const(L), experts);
-    tensor<float, 2> const host_scores = detail::rows_on_host<float>(on, as_const(P), experts);
-    tensor<float, 2> const host_weights = detail::rows_on_host<float>(on, as_const(W), slots);
-    auto const chosen = detail::values_on_host(on, room.indices.data(), pairs);
-    matrix_view<std::int32_t const> const host_indices(chosen.data(), n, slots);
+    auto const host_weights = detail::rows_on_host<float>(on, as_const(W), slots);
     if (hooks.router_result)
-      hooks.router_result({host_logits.view(), host_scores.view(), host_indices, host_weights.view()});
+      later.push_back([hook = &hooks.router_result, logits_seen = detail::rows_on_host<float>(on, as_const(L), experts),
+                       scores_seen = detail::rows_on_host<float>(on, as_const(P), experts), host_weights,
+                       chosen = detail::values_on_host(on, room.indices.data(), pairs), n, slots] {
+        (*hook)({logits_seen->view(), scores_seen->view(), matrix_view<std::int32_t const>(chosen.data(), n, slots),
+                 host_weights->view()});
+      });
 
     if (layer.every_token) {
       every_token(layer, X, Y, work, hooks.shared_hidden, source.moe->shared->width());
@@ -161,52 +177,59 @@ struct experts_watch {
     if (all.novices.size() > 0)
       add_novices(on, room.indices.data(), weights.data(), slots, as_const(all.novices.matrix(experts, view.hidden)),
                   Y);
-    if (hooks.expert_input || hooks.expert_hidden || hooks.expert_output)
-      tell_experts(view, X, room, host_weights, pairs);
+    if (hooks.expert_input || hooks.expert_hidden || hooks.expert_output) copy_experts(view, X, room, host_weights);
   }
 
-  void tell_experts(moe_layer_view<T> const& view, device_matrix<T const> X, moe_workspace<T> const& room,
-                    tensor<float, 2> const& weights, index_t pairs) const {
-    auto const offsets = detail::values_on_host(on, room.groups().offsets, view.experts + 1);
-    auto const order = detail::values_on_host(on, room.groups().pairs, pairs);
-    index_t const slots = view.rule.top_k;
-    tensor<float, 2> inputs;
+  using host_rows = std::shared_ptr<tensor<float, 2> const>;
+
+  // Everything that the experts' hooks see, one copy for all experts; they are told one after another.
+  void copy_experts(moe_layer_view<T> const& view, device_matrix<T const> X, moe_workspace<T> const& room,
+                    host_rows const& weights) const {
+    index_t const pairs = X.extent(0) * view.rule.top_k;
+    host_rows inputs, inner, outputs;
     if (hooks.expert_input) inputs = detail::rows_on_host<T>(on, X, hidden);
-    for (index_t e = 0; e < view.experts; ++e) {
-      index_t const first = offsets[static_cast<std::size_t>(e)],
-                    count = offsets[static_cast<std::size_t>(e) + 1] - first;
-      if (count == 0) continue;
-      std::vector<std::int32_t> tokens;
-      std::vector<float> factors;
-      for (index_t i = first; i < first + count; ++i) {
-        index_t const pair = order[static_cast<std::size_t>(i)];
-        tokens.push_back(static_cast<std::int32_t>(pair / slots));
-        factors.push_back(weights(pair / slots, pair % slots));
-      }
-      expert_batch const batch{e, tokens, factors};
-      expert_weights const& expert = source.moe->experts[static_cast<std::size_t>(e)];
-      if (expert.is_novice()) {
-        if (!hooks.expert_output) continue;
-        tensor<float, 2> O(count, hidden);
-        for (index_t i = 0; i < count; ++i) std::copy(expert.novice.begin(), expert.novice.end(), &O(i, 0));
-        hooks.expert_output(batch, as_const(O.view()));
-        continue;
-      }
-      if (hooks.expert_input) {
-        tensor<float, 2> gathered(count, hidden);
-        for (index_t i = 0; i < count; ++i)
-          std::copy_n(&inputs(tokens[static_cast<std::size_t>(i)], 0), hidden, &gathered(i, 0));
-        hooks.expert_input(batch, as_const(gathered.view()));
-      }
-      if (hooks.expert_hidden) {
-        auto const H = as_const(device_matrix<T>(room.activations.data() + first * view.width, count, view.width));
-        hooks.expert_hidden(batch, as_const(detail::rows_on_host<T>(on, H, expert.swiglu.width()).view()));
-      }
-      if (hooks.expert_output) {
-        auto const O = as_const(device_matrix<float>(room.routed.data() + first * view.hidden, count, view.hidden));
-        hooks.expert_output(batch, as_const(detail::rows_on_host<float>(on, O, hidden).view()));
-      }
+    if (hooks.expert_hidden)
+      inner = detail::rows_on_host<T>(on, as_const(device_matrix<T>(room.activations.data(), pairs, view.width)),
+                                      view.width);
+    if (hooks.expert_output)
+      outputs = detail::rows_on_host<float>(on, as_const(device_matrix<float>(room.routed.data(), pairs, view.hidden)),
+                                            hidden);
+    later.push_back([inputs, inner, outputs, weights, told = &hooks, experts = &source.moe->experts,
+                     offsets = detail::values_on_host(on, room.groups().offsets, view.experts + 1),
+                     order = detail::values_on_host(on, room.groups().pairs, pairs)] {
+      for (std::size_t e = 0; e < experts->size(); ++e)
+        if (offsets[e + 1] > offsets[e])
+          tell_expert(*told, static_cast<index_t>(e), (*experts)[e], offsets[e], offsets[e + 1] - offsets[e], order,
+                      inputs, inner, outputs, *weights);
+    });
+  }
+
+  static void tell_expert(layer_hooks const& told, index_t e, expert_weights const& expert, index_t first,
+                          index_t count, std::vector<std::int32_t> const& order, host_rows const& inputs,
+                          host_rows const& inner, host_rows const& outputs, tensor<float, 2> const& weights) {
+    index_t const slots = weights.extent(1);
+    std::vector<std::int32_t> tokens;
+    std::vector<float> factors;
+    for (index_t i = first; i < first + count; ++i) {
+      index_t const pair = order[static_cast<std::size_t>(i)];
+      tokens.push_back(static_cast<std::int32_t>(pair / slots));
+      factors.push_back(weights(pair / slots, pair % slots));
     }
+    expert_batch const batch{e, tokens, factors};
+    if (expert.is_novice()) {
+      if (!told.expert_output) return;
+      tensor<float, 2> O(count, static_cast<index_t>(expert.novice.size()));
+      for (index_t i = 0; i < count; ++i) std::copy(expert.novice.begin(), expert.novice.end(), &O(i, 0));
+      return told.expert_output(batch, as_const(O.view()));
+    }
+    if (inputs) {
+      tensor<float, 2> gathered(count, inputs->extent(1));
+      for (index_t i = 0; i < count; ++i)
+        std::copy_n(&(*inputs)(tokens[static_cast<std::size_t>(i)], 0), gathered.extent(1), &gathered(i, 0));
+      told.expert_input(batch, as_const(gathered.view()));
+    }
+    if (inner) told.expert_hidden(batch, columns(rows(inner->view(), first, count), 0, expert.swiglu.width()));
+    if (outputs) told.expert_output(batch, rows(outputs->view(), first, count));
   }
 };
 
