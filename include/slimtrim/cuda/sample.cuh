@@ -40,7 +40,7 @@ static __global__ void __launch_bounds__(draw_threads)
   index_t const last = first + part < vocabulary ? first + part : vocabulary;
   float const* const x = logits.data + row * logits.stride(0);
   candidate<float> best;
-  for (index_t i = first; i < last; ++i) {
+  for (index_t i = thread; i < vocabulary; i += draw_threads) {
     if (x[i] != x[i]) raise_to(&report->not_finite, static_cast<unsigned long long>(row * vocabulary + i) + 1);
     candidate<float> const here{x[i], i};
     if (comes_before(here, best)) best = here;
