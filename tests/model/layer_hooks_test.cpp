@@ -17,6 +17,7 @@ struct all_hooks {
   }
   void attention_input(index_t l, matrix_view<float const>) { note(l); }
   void attention_context(index_t l, matrix_view<float const>) { note(l); }
+  void attention_residual(index_t l, matrix_view<float const>) { note(l); }
   void feed_forward_input(index_t l, matrix_view<float const>) { note(l); }
   void router_result(index_t l, routing_result const&) { note(l); }
   void expert_input(index_t l, expert_batch const&, matrix_view<float const>) { note(l); }
@@ -40,6 +41,7 @@ TEST_CASE("layer_hooks: every hook of an observer is called with its layer") {
   matrix_view<float const> const x;
   hooks.attention_input(x);
   hooks.attention_context(x);
+  hooks.attention_residual(x);
   hooks.feed_forward_input(x);
   hooks.router_result({});
   hooks.expert_input({}, x);
@@ -48,7 +50,7 @@ TEST_CASE("layer_hooks: every hook of an observer is called with its layer") {
   hooks.shared_hidden(x);
   hooks.dense_hidden(x);
   hooks.feed_forward_output(x);
-  CHECK(observer.calls == 10);
+  CHECK(observer.calls == 11);
   CHECK(observer.layer == 7);
 }
 
@@ -59,6 +61,7 @@ TEST_CASE("layer_hooks: what an observer has not is empty") {
   outer_hooks outer;
   layer_hooks const hooks = hooks_of(outer, 0);
   CHECK(hooks.feed_forward_output);
+  CHECK(hooks.attention_residual);
   CHECK_FALSE(hooks.attention_input);
   CHECK_FALSE(hooks.inside());
 }

@@ -28,7 +28,12 @@ class accelerator {
   accelerator& operator=(accelerator const&) = delete;
   virtual ~accelerator() = default;
 
-  /// The first half of a layer, in place, for windows of `window` rows each from position 0. X: [T, hidden].
+  /// A layer, in place, for windows of `window` rows each from position 0: both halves, as far as the layer has them.
+  /// X: [T, hidden].
+  virtual void layer(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
+                     layer_hooks const& hooks) = 0;
+  /// The first half alone; without the hook attention_residual, which its caller calls. For windows of `window` rows
+  /// each from position 0. X: [T, hidden].
   virtual void attention(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
                          layer_hooks const& hooks) = 0;
   /// The second half.

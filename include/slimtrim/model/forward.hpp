@@ -186,8 +186,19 @@ void forward_layer(B const& backend, model_config const& config, decoder_layer c
                    std::type_identity_t<matrix_view<float>> X, std::span<token_sequence const> sequences,
                    forward_workspace& work, Observer&& observer = {}) {
   SLIMTRIM_NOTIFY(observer, block_input, layer, as_const(X));
-  forward_attention(backend, config, weights, layer, X, sequences, work, observer);
-  forward_feed_forward(backend, config, weights, layer, X, work, observer);
+  bool lent = false;
+  if constexpr (has_accelerator<B>) {
+    index_t const window = detail::common_window(sequences);
+    lent = window > 0 && backend.lent() != nullptr;
+    if (lent) {
+      detail::check_sequences(sequences, X.extent(0), config.sliding_window);
+      backend.lent()->layer(config, weights, X, window, hooks_of(observer, layer));
+    }
+  }
+  if (!lent) {
+    forward_attention(backend, config, weights, layer, X, sequences, work, observer);
+    forward_feed_forward(backend, config, weights, layer, X, work, observer);
+  }
   SLIMTRIM_NOTIFY(observer, block_output, layer, as_const(X));
 }
 

@@ -12,8 +12,8 @@ inline namespace v0 {
 struct layer_hooks {
   using rows_hook = std::function<void(matrix_view<float const>)>;
   using expert_hook = std::function<void(expert_batch const&, matrix_view<float const>)>;
-  rows_hook attention_input{}, attention_context{}, feed_forward_input{}, shared_hidden{}, dense_hidden{},
-      feed_forward_output{};
+  rows_hook attention_input{}, attention_context{}, attention_residual{}, feed_forward_input{}, shared_hidden{},
+      dense_hidden{}, feed_forward_output{};
   std::function<void(routing_result const&)> router_result{};
   expert_hook expert_input{}, expert_hidden{}, expert_output{};
 
@@ -32,6 +32,10 @@ template <class Observer>
     hooks.attention_input = [&observer, layer](matrix_view<float const> x) { observer.attention_input(layer, x); };
   if constexpr (requires { observer.attention_context(layer, rows); })
     hooks.attention_context = [&observer, layer](matrix_view<float const> x) { observer.attention_context(layer, x); };
+  if constexpr (requires { observer.attention_residual(layer, rows); })
+    hooks.attention_residual = [&observer, layer](matrix_view<float const> x) {
+      observer.attention_residual(layer, x);
+    };
   if constexpr (requires { observer.feed_forward_input(layer, rows); })
     hooks.feed_forward_input = [&observer, layer](matrix_view<float const> x) {
       observer.feed_forward_input(layer, x);

@@ -8,74 +8,22 @@
 #include <slimtrim/cuda/backend.cuh>
 #include <slimtrim/cuda/model/model.cuh>
 #include <slimtrim/cuda/model/observed_layer.cuh>
+#include <slimtrim/cuda/model/same_layer.hpp>
 #include <slimtrim/model/accelerator.hpp>
 
 #include <algorithm>
 #include <cstdint>
 #include <list>
+#include <memory>
 #include <mutex>
-#include <optional>
-#include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 namespace slimtrim {
 inline namespace v0 {
 namespace cuda {
 
-namespace detail {
-
-[[nodiscard]] inline bool same_weight(weight const& a, weight const& b) {
-  // A weight that does not keep its memory alive cannot be told from another in its place.
-  if (a.storage == nullptr || a.storage != b.storage || a.view.index() != b.view.index() || a.rows() != b.rows() ||
-      a.columns() != b.columns())
-    return false;
-  return std::visit(
-      [&](auto const& x) {
-        auto const& y = std::get<std::remove_cvref_t<decltype(x)>>(b.view);
-        if constexpr (requires { x.words; })
-          return x.words == y.words;
-        else if constexpr (requires { x.values; })
-          return x.values.data == y.values.data && x.mask.words == y.mask.words;
-        else
-          return x.data == y.data;
-      },
-      a.view);
-}
-[[nodiscard]] inline bool same_swiglu(swiglu_weights const& a, swiglu_weights const& b) {
-  return same_weight(a.gate, b.gate) && same_weight(a.up, b.up) && same_weight(a.down, b.down);
-}
-template <class T, class Same>
-[[nodiscard]] bool same_option(std::optional<T> const& a, std::optional<T> const& b, Same const& same) {
-  return a.has_value() == b.has_value() && (!a || same(*a, *b));
-}
-// Whether two layers hold the same memory. A layer that is held keeps its memory from being used for anything else.
-[[nodiscard]] inline bool same_layer(decoder_layer const& a, decoder_layer const& b) {
-  return same_option(a.attention, b.attention,
-                     [](attention_weights const& x, attention_weights const& y) {
-                       return x.norm == y.norm && same_weight(x.query, y.query) && same_weight(x.key, y.key) &&
-                              same_weight(x.value, y.value) && same_weight(x.output, y.output);
-                     }) &&
-         a.feed_forward_norm == b.feed_forward_norm && same_option(a.dense, b.dense, same_swiglu) &&
-         same_option(a.moe, b.moe, [](moe_weights const& x, moe_weights const& y) {
-           return same_weight(x.router, y.router) && x.selection_bias == y.selection_bias &&
-                  x.rule.top_k == y.rule.top_k && same_option(x.shared, y.shared, same_swiglu) &&
-                  std::equal(x.experts.begin(), x.experts.end(), y.experts.begin(), y.experts.end(),
-                             [](expert_weights const& e, expert_weights const& f) {
-                               return e.novice == f.novice && (e.is_novice() || same_swiglu(e.swiglu, f.swiglu));
-                             });
-         });
-}
-[[nodiscard]] inline bool same_shape(model_config const& a, model_config const& b) {
-  return a.hidden == b.hidden && a.heads == b.heads && a.key_value_heads == b.key_value_heads &&
-         a.head_dim == b.head_dim && a.rms_epsilon == b.rms_epsilon && a.rope_theta == b.rope_theta &&
-         a.rope_factor == b.rope_factor;
-}
-
-}  // namespace detail
-
-/// Activations are T on the device, the stream float. Up to `held_layers` halves of layers stay there. `stream`
+/// Activations are T on the device, the stream float. Up to `held_halves` halves of layers stay there. `stream`
 /// outlives this.
 template <half_precision T>
 class device_accelerator final : public accelerator {
@@ -83,20 +31,19 @@ class device_accelerator final : public accelerator {
 
  public:
   explicit device_accelerator(cudaStream_t stream, std::size_t held_halves = 4)
-      : backend_(stream), held_halves_(held_halves) {}
+      : backend_(stream), held_halves_(std::max<std::size_t>(held_halves, 2)) {}
 
+  void layer(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
+             layer_hooks const& hooks) override {
+    run(config, weights, X, window, {.attention = true, .feed_forward = true, .residual = true}, hooks);
+  }
   void attention(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
                  layer_hooks const& hooks) override {
-    told_later later;
-    run_attention(config, weights, X, window, hooks, later);
-    for (auto const& tell : later) tell();
+    run(config, weights, X, window, {.attention = true}, hooks);
   }
-
   void feed_forward(model_config const& config, decoder_layer const& weights, matrix_view<float> X,
                     layer_hooks const& hooks) override {
-    told_later later;
-    run_feed_forward(config, weights, X, hooks, later);
-    for (auto const& tell : later) tell();
+    run(config, weights, X, 1, {.feed_forward = true}, hooks);
   }
 
   void logits(model_config const& config, model_ends const& ends, matrix_view<float const> X,
@@ -152,52 +99,6 @@ class device_accelerator final : public accelerator {
   }
 
  private:
-  void run_attention(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
-                     layer_hooks const& hooks, told_later& later) {
-    std::lock_guard const lock(mutex_);
-    index_t const n = X.extent(0), sequences = n / window;
-    if (n == 0) return;
-    decoder_layer half;
-    half.attention = weights.attention;
-    held_layer& held = find(config, std::move(half));
-    auto& work = workspace(held, n);
-    index_t const width = config.key_value_heads * config.head_dim;
-    if (keys_.size() < n * width) {
-      keys_ = device_buffer<T>(n * width);
-      values_ = device_buffer<T>(n * width);
-    }
-    if (starts_.size() < sequences) {
-      starts_ = device_buffer<std::int32_t>(sequences);
-      check(cudaMemsetAsync(starts_.data(), 0, 4 * static_cast<std::size_t>(sequences), on().stream()),
-            "cuda::device_accelerator");
-    }
-    if (window == 1 && (attention_.sequences < sequences || attention_.heads != config.heads ||
-                        attention_.head_dim != config.head_dim))
-      attention_ = attention_workspace(on(), sequences, held.shape->heads, 1);
-    upload_rows_of(X, work.X(n));
-    forward_attention<T>(on(), *held.shape, held.layer, n, {starts_.data(), window},
-                         {keys_.data(), values_.data(), window, width}, attention_, work,
-                         attention_watch<T>{on(), hooks, later, config.hidden, config.heads * config.head_dim});
-    settle(on(), work, n);
-    download_rows_to(as_const(work.X(n)), X);
-  }
-
-  void run_feed_forward(model_config const& config, decoder_layer const& weights, matrix_view<float> X,
-                        layer_hooks const& hooks, told_later& later) {
-    std::lock_guard const lock(mutex_);
-    index_t const n = X.extent(0);
-    decoder_layer half = weights;
-    half.attention.reset();
-    held_layer& held = find(config, std::move(half));
-    auto& work = workspace(held, n);
-    upload_rows_of(X, work.X(n));
-    forward_feed_forward<T>(on(), *held.shape, held.layer, n, work,
-                            experts_watch<T>{on(), hooks, weights, later, config.hidden});
-    settle(on(), work, n);
-    download_rows_to(as_const(work.X(n)), X);
-    backend_.synchronise();
-  }
-
   struct held_layer {
     decoder_layer source;  // keeps what identifies it alive
     layer_shape const* shape;
@@ -214,6 +115,84 @@ class device_accelerator final : public accelerator {
     model_config config;
     layer_shape shape;
   };
+
+  // What of a layer runs, and whether the stream between its halves is told.
+  struct halves {
+    bool attention = false, feed_forward = false, residual = false;
+  };
+
+  void run(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
+           halves const& wanted, layer_hooks const& hooks) {
+    if (X.extent(0) == 0) return;
+    told_later later;
+    {
+      std::lock_guard const lock(mutex_);
+      run_locked(config, weights, X, window, wanted, hooks, later);
+    }
+    for (auto const& tell : later) tell();
+  }
+
+  void run_locked(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
+                  halves const& wanted, layer_hooks const& hooks, told_later& later) {
+    index_t const n = X.extent(0);
+    held_layer *first = nullptr, *second = nullptr;
+    if (wanted.attention && weights.attention) {
+      decoder_layer half;
+      half.attention = weights.attention;
+      first = &find(config, std::move(half));
+      workspace(*first, n);
+    }
+    if (wanted.feed_forward && (weights.dense || weights.moe)) {
+      decoder_layer half = weights;
+      half.attention.reset();
+      second = &find(config, std::move(half));
+      workspace(*second, n);
+    }
+    layer_workspace<T>& work = work_;
+    if (first != nullptr || second != nullptr) upload_rows_of(X, work.X(n));
+    if (first != nullptr) {
+      index_t const width = config.key_value_heads * config.head_dim;
+      make_room(*first, n, window, width);
+      forward_attention<T>(on(), *first->shape, first->layer, n, {starts_.data(), window},
+                           {keys_.data(), values_.data(), window, width}, attention_, work,
+                           attention_watch<T>{on(), hooks, later, config.hidden, config.heads * config.head_dim});
+    }
+    if (wanted.residual && hooks.attention_residual) {
+      if (first != nullptr) {
+        settle(on(), work, n);
+        download_rows_to(as_const(work.X(n)), X);
+      }
+      auto middle = std::make_shared<tensor<float, 2>>(n, X.extent(1));
+      for (index_t i = 0; i < n; ++i)
+        for (index_t j = 0; j < X.extent(1); ++j) (*middle)(i, j) = X(i, j);
+      later.push_back([&hooks, middle] { hooks.attention_residual(as_const(middle->view())); });
+    }
+    if (second != nullptr)
+      forward_feed_forward<T>(on(), *second->shape, second->layer, n, work,
+                              experts_watch<T>{on(), hooks, weights, later, config.hidden});
+    if (first == nullptr && second == nullptr) return;
+    settle(on(), work, n);
+    download_rows_to(as_const(work.X(n)), X);
+    backend_.synchronise();
+  }
+
+  // Keys and values of the windows, and what attention needs besides them.
+  void make_room(held_layer const& held, index_t n, index_t window, index_t width) {
+    index_t const sequences = n / window;
+    if (keys_.size() < n * width) {
+      keys_ = device_buffer<T>(n * width);
+      values_ = device_buffer<T>(n * width);
+    }
+    if (starts_.size() < sequences) {
+      starts_ = device_buffer<std::int32_t>(sequences);
+      check(cudaMemsetAsync(starts_.data(), 0, 4 * static_cast<std::size_t>(sequences), on().stream()),
+            "cuda::device_accelerator");
+    }
+    head_layout const& heads = held.shape->heads;
+    if (window == 1 &&
+        (attention_.sequences < sequences || attention_.heads != heads.heads || attention_.head_dim != heads.head_dim))
+      attention_ = attention_workspace(on(), sequences, heads, 1);
+  }
 
   layer_shape const& shape_of(model_config const& config) {
     for (known_shape const& each : shapes_)
