@@ -125,12 +125,17 @@ class eager_model {
       product(N.data, n, w.query, q, config.hidden, made.data, shape_.made_columns);
       product(N.data, n, w.key, k, config.hidden, made.data + shape_.heads.key_column, shape_.made_columns);
       product(N.data, n, w.value, k, config.hidden, made.data + shape_.heads.value_column, shape_.made_columns);
-      auto const Q = work_.queries.matrix(n, q), Z = work_.attended.matrix(n, q);
+      auto const Z = work_.attended.matrix(n, q);
       cuda::cache_view<element> const cache{keys_[static_cast<std::size_t>(i)].data(),
                                             values_[static_cast<std::size_t>(i)].data(), capacity_, k};
-      cuda::rotate_and_append<element>(on, shape_.heads, as_const(made), shape_.frequencies.data(), of, Q, cache);
-      of.rows == 1 ? cuda::attention_few<element>(on, shape_.heads, as_const(Q), cache, of.first, attention_, Z)
-                   : cuda::attention_many<element>(on, shape_.heads, as_const(Q), cache, of, Z);
+      if (of.rows == 1) {
+        cuda::attention_few<element>(on, shape_.heads, as_const(made), shape_.frequencies.data(), cache, of.first,
+                                     attention_, Z);
+      } else {
+        auto const Q = work_.queries.matrix(n, q);
+        cuda::rotate_and_append<element>(on, shape_.heads, as_const(made), shape_.frequencies.data(), of, Q, cache);
+        cuda::attention_many<element>(on, shape_.heads, as_const(Q), cache, of, Z);
+      }
       product(Z.data, n, w.output, config.hidden, q, Y.data, config.hidden);
       cuda::add_and_normalise<element>(on, X, as_const(Y), as_const(w.feed_forward_norm.view()), config.rms_epsilon, N);
       cuda::check(cudaMemsetAsync(Y.data, 0, sizeof(float) * static_cast<std::size_t>(Y.size()), s_.stream),

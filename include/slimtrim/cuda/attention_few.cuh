@@ -47,24 +47,56 @@ namespace detail {
 // Grid: chunk, batch of Heads heads that share a key-value head, sequence.
 template <half_precision T, int Heads>
 __global__ void __launch_bounds__(attention_few_shape::threads, 6)
-    attention_few_kernel(head_layout layout, device_matrix<T const> Q, cache_view<T> cache, std::int32_t const* before,
-                         float scale, float* partial, unsigned* tickets, device_matrix<T> Z) {
+    attention_few_kernel(head_layout layout, device_matrix<float const> made, float const* frequencies,
+                         cache_view<T> cache, std::int32_t const* before, float scale, float* partial,
+                         unsigned* tickets, device_matrix<T> Z) {
   constexpr int chunk = attention_few_shape::chunk, threads = attention_few_shape::threads,
                 warps = attention_few_shape::warps;
   __shared__ float weights[Heads][chunk];
   __shared__ bool is_last;
-  auto* const shared =
-      reinterpret_cast<float*>(shared_memory());  // queries [Heads, dim], then sums [threads * 8 / dim, Heads, dim]
-  int const thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32,
-            dim = static_cast<int>(layout.head_dim);
+  int const thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  int const dim = static_cast<int>(layout.head_dim), half = dim / 2, eights = dim / 8, sharers = threads / eights;
+  // Queries [Heads, dim], sums [sharers, Heads, dim], then this token's key and value.
+  auto* const shared = reinterpret_cast<float*>(shared_memory());
+  T* const new_key = reinterpret_cast<T*>(shared + Heads * dim * (1 + sharers));
+  T* const new_value = new_key + dim;
   index_t const sequence = blockIdx.z, first_head = static_cast<index_t>(blockIdx.y) * Heads;
   index_t const group = layout.heads / layout.key_value_heads, key_column = first_head / group * layout.head_dim;
-  int const held = before[sequence] + 1, length = held < cache.capacity ? held : static_cast<int>(cache.capacity);
-  int const chunks = (length + chunk - 1) / chunk, from = static_cast<int>(blockIdx.x) * chunk;
+  int const position = before[sequence];
+  if (position >= cache.capacity) return;  // the caller counts tokens; this only keeps memory whole
+  int const chunks = position / chunk + 1, from = static_cast<int>(blockIdx.x) * chunk;
   if (static_cast<int>(blockIdx.x) >= chunks) return;
-  int const count = length - from < chunk ? length - from : chunk, eights = dim / 8;
-  for (int i = thread; i < Heads * dim; i += threads)
-    shared[i] = static_cast<float>(Q(sequence, (first_head + i / dim) * dim + i % dim)) * scale;
+  bool const has_new = static_cast<int>(blockIdx.x) == chunks - 1;
+  int const count = has_new ? position + 1 - from : chunk;
+  float const* const row = made.data + sequence * made.stride(0);
+  for (int i = thread; i < Heads * half; i += threads) {
+    int const h = i / half, pair = i % half;
+    float const* const x = row + (first_head + h) * dim + pair;
+    float sine, cosine;
+    sincosf(static_cast<float>(position) * frequencies[pair], &sine, &cosine);
+    shared[h * dim + pair] = (x[0] * cosine - x[half] * sine) * scale;
+    shared[h * dim + half + pair] = (x[half] * cosine + x[0] * sine) * scale;
+  }
+  if (has_new) {
+    // One batch of the group writes the cache; all use what they made themselves.
+    bool const writes = first_head % group == 0;
+    index_t const place = (sequence * cache.capacity + position) * cache.width + key_column;
+    for (int pair = thread; pair < half; pair += threads) {
+      float const* const x = row + layout.key_column + key_column + pair;
+      float sine, cosine;
+      sincosf(static_cast<float>(position) * frequencies[pair], &sine, &cosine);
+      new_key[pair] = T(x[0] * cosine - x[half] * sine);
+      new_key[half + pair] = T(x[half] * cosine + x[0] * sine);
+      if (writes) {
+        cache.keys[place + pair] = new_key[pair];
+        cache.keys[place + half + pair] = new_key[half + pair];
+      }
+    }
+    for (int i = thread; i < dim; i += threads) {
+      new_value[i] = T(row[layout.value_column + key_column + i]);
+      if (writes) cache.values[place + i] = new_value[i];
+    }
+  }
   sync_block();
 
   // Scores: eight lanes a position.
@@ -74,7 +106,9 @@ __global__ void __launch_bounds__(attention_few_shape::threads, 6)
     float sums[Heads] = {};
     if (mine < count) {
       for (int e = lane % 8; e < eights; e += 8) {
-        words4 const k = load_shared_by_blocks(reinterpret_cast<words4 const*>(keys + mine * cache.width) + e);
+        words4 const k = has_new && mine == count - 1
+                             ? reinterpret_cast<words4 const*>(new_key)[e]
+                             : load_shared_by_blocks(reinterpret_cast<words4 const*>(keys + mine * cache.width) + e);
 #pragma unroll
         for (int h = 0; h < Heads; ++h)
 #pragma unroll
@@ -115,12 +149,14 @@ __global__ void __launch_bounds__(attention_few_shape::threads, 6)
   sync_block();
 
   // Values: a thread owns eight columns and every `sharers`-th position.
-  int const sharers = threads / eights, share = thread / eights, column = thread % eights;
+  int const share = thread / eights, column = thread % eights;
   T const* const values = cache.values + (sequence * cache.capacity + from) * cache.width + key_column;
   float sums[Heads][8] = {};
   if (share < sharers) {
     for (int p = share; p < count; p += sharers) {
-      words4 const v = load_shared_by_blocks(reinterpret_cast<words4 const*>(values + p * cache.width) + column);
+      words4 const v = has_new && p == count - 1
+                           ? reinterpret_cast<words4 const*>(new_value)[column]
+                           : load_shared_by_blocks(reinterpret_cast<words4 const*>(values + p * cache.width) + column);
 #pragma unroll
       for (int h = 0; h < Heads; ++h) {
         float const w = weights[h][p];
@@ -166,20 +202,24 @@ __global__ void __launch_bounds__(attention_few_shape::threads, 6)
 
 }  // namespace detail
 
-/// Z[s, h] = sum_j softmax_j(Q[s, h] . K[j, h / group] / sqrt(head_dim)) V[j, h / group], j = 0 .. before[s], for one
-/// row a sequence whose key and value are in the cache already.
+/// Rotates query and key of one new token a sequence, appends its key and value to the cache, and
+/// Z[s, h] = sum_j softmax_j(q[s, h] . K[j, h / group] / sqrt(head_dim)) V[j, h / group], j = 0 .. before[s].
 ///
-/// Q, Z: [sequences, >= heads * head_dim]; before: [sequences] in device memory, the tokens in front of this one.
-/// Scores, weights and sums in float; chunks of 64 positions in order, so results do not vary from run to run. The grid
-/// covers the whole capacity, and blocks behind the present length leave at once: one captured launch serves every
-/// length. head_dim: a multiple of 8 up to 256.
+/// made: [sequences, columns], what the query-key-value product left; frequencies: [head_dim / 2], as
+/// rotate_and_append; before: [sequences] in device memory, the tokens in front of this one; Z: [sequences, >= heads *
+/// head_dim], zero behind the heads. Keys and values are rounded to T, everything else is float; chunks of 64 positions
+/// in order, so results do not vary from run to run. The grid covers the whole capacity, and blocks behind the present
+/// length leave at once: one captured launch serves every length. Beyond the capacity nothing is written. head_dim: a
+/// multiple of 8 up to 256.
 template <half_precision T>
-void attention_few(context& on, head_layout const& layout, device_matrix<T const> Q, cache_view<T> cache,
-                   std::int32_t const* before, attention_workspace const& work, device_matrix<T> Z) {
+void attention_few(context& on, head_layout const& layout, device_matrix<float const> made, float const* frequencies,
+                   cache_view<T> cache, std::int32_t const* before, attention_workspace const& work,
+                   device_matrix<T> Z) {
   using shape = attention_few_shape;
-  index_t const sequences = Q.extent(0), group = layout.heads / layout.key_value_heads;
+  index_t const sequences = made.extent(0), group = layout.heads / layout.key_value_heads;
   expects(layout.head_dim % 8 == 0 && layout.head_dim <= shape::most_dim && cache.width % 8 == 0, "cuda::attention_few",
           "head_dim: expected a multiple of 8 up to 256");
+  check_head_layout(layout, made, cache);
   expects(sequences <= work.sequences && layout.heads == work.heads && layout.head_dim == work.head_dim &&
               cache.capacity == work.capacity,
           "cuda::attention_few", "workspace: made for another shape");
@@ -191,8 +231,8 @@ void attention_few(context& on, head_layout const& layout, device_matrix<T const
     launch(on.stream(),
            {dim3(blocks_for(ceil_div(cache.capacity, shape::chunk)), blocks_for(layout.heads / Heads),
                  blocks_for(sequences)),
-            shape::threads, sizeof(float) * Heads * dim * (1 + sharers)},
-           detail::attention_few_kernel<T, Heads>, layout, Q, cache, before,
+            shape::threads, sizeof(float) * Heads * dim * (1 + sharers) + 2 * sizeof(T) * dim},
+           detail::attention_few_kernel<T, Heads>, layout, made, frequencies, cache, before,
            static_cast<float>(1.0 / std::sqrt(static_cast<double>(layout.head_dim))), work.partial.data(),
            work.tickets.data(), Z);
   };

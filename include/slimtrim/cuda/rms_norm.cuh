@@ -13,28 +13,48 @@ namespace cuda {
 
 namespace detail {
 
-inline constexpr unsigned norm_threads = 256;
+inline constexpr int norm_threads = 512;
+// Elements that a thread keeps in registers: rows of up to 8192 are read once.
+inline constexpr int norm_held = 16;
 
-// One block a row: X += added, then N = weight * X / rms. What is wider than the model in X and N becomes zero.
+// One block a row: X += added, then N = weight * X / rms. What is wider than the model in N becomes zero. A single row
+// is one block's work, so all of a thread's loads are on their way before the first is needed.
 template <half_precision T>
 __global__ void __launch_bounds__(norm_threads)
     add_and_normalise(device_matrix<float> X, device_matrix<float const> added, device_vector<float const> weight,
                       double epsilon, device_matrix<T> N) {
   __shared__ double slots[norm_threads / 32];
-  index_t const row = blockIdx.x, width = weight.extent(0);
+  index_t const row = blockIdx.x, width = weight.extent(0), thread = threadIdx.x;
   float* const x = X.data + row * X.stride(0);
   float const* const y = added.data != nullptr ? added.data + row * added.stride(0) : nullptr;
+  T* const n = N.data + row * N.stride(0);
+  float held[norm_held];
   double squares = 0;
-  for (index_t j = threadIdx.x; j < width; j += norm_threads) {
+#pragma unroll
+  for (int i = 0; i < norm_held; ++i) {
+    index_t const j = thread + i * norm_threads;
+    held[i] = j < width ? (y != nullptr ? x[j] + y[j] : x[j]) : 0.0F;
+  }
+#pragma unroll
+  for (int i = 0; i < norm_held; ++i) {
+    index_t const j = thread + i * norm_threads;
+    if (y != nullptr && j < width) x[j] = held[i];
+    squares += static_cast<double>(held[i]) * static_cast<double>(held[i]);
+  }
+  for (index_t j = thread + norm_held * norm_threads; j < width; j += norm_threads) {
     float const value = y != nullptr ? x[j] + y[j] : x[j];
     if (y != nullptr) x[j] = value;
     squares += static_cast<double>(value) * static_cast<double>(value);
   }
   squares = sum_of_block(squares, slots);
   float const factor = static_cast<float>(1.0 / sqrt(squares / static_cast<double>(width) + epsilon));
-  T* const n = N.data + row * N.stride(0);
+#pragma unroll
+  for (int i = 0; i < norm_held; ++i) {
+    index_t const j = thread + i * norm_threads;
+    if (j < N.extent(1)) n[j] = j < width ? T(weight(j) * (held[i] * factor)) : T(0.0F);
+  }
   // A thread reads only what it wrote itself.
-  for (index_t j = threadIdx.x; j < N.extent(1); j += norm_threads)
+  for (index_t j = thread + norm_held * norm_threads; j < N.extent(1); j += norm_threads)
     n[j] = j < width ? T(weight(j) * (x[j] * factor)) : T(0.0F);
 }
 

@@ -48,6 +48,16 @@ struct head_layout {
   return frequencies;
 }
 
+/// Throws `error` unless rows of `made` hold queries, keys and values as `heads` says and the cache is as wide.
+template <half_precision T>
+void check_head_layout(head_layout const& heads, device_matrix<float const> made, cache_view<T> cache) {
+  expects(heads.head_dim > 0 && heads.head_dim % 2 == 0, "cuda::head_layout", "head_dim: expected an even number");
+  expects_equal(cache.width, heads.key_value_heads * heads.head_dim, "cuda::head_layout", "width of the cache");
+  expects(made.extent(1) >= heads.value_column + cache.width && heads.key_column >= heads.heads * heads.head_dim &&
+              heads.value_column >= heads.key_column + cache.width && made.stride(1) == 1,
+          "cuda::head_layout", "made: expected rows of queries, keys and values");
+}
+
 namespace detail {
 
 inline constexpr unsigned rotary_threads = 128;
@@ -91,12 +101,7 @@ __global__ void __launch_bounds__(rotary_threads)
 template <half_precision T>
 void rotate_and_append(context& on, head_layout const& heads, device_matrix<float const> made, float const* frequencies,
                        sequence_rows of, device_matrix<T> Q, cache_view<T> cache) {
-  expects(heads.head_dim > 0 && heads.head_dim % 2 == 0, "cuda::rotate_and_append",
-          "head_dim: expected an even number");
-  expects_equal(cache.width, heads.key_value_heads * heads.head_dim, "cuda::rotate_and_append", "width of the cache");
-  expects(made.extent(1) >= heads.value_column + cache.width && heads.key_column >= heads.heads * heads.head_dim &&
-              heads.value_column >= heads.key_column + cache.width && made.stride(1) == 1,
-          "cuda::rotate_and_append", "made: expected rows of queries, keys and values");
+  check_head_layout(heads, made, cache);
   expects(Q.extent(0) == made.extent(0) && Q.extent(1) >= heads.heads * heads.head_dim && Q.stride(1) == 1,
           "cuda::rotate_and_append", "Q: expected a row for every token");
   expects(of.rows > 0 && made.extent(0) % of.rows == 0, "cuda::rotate_and_append", "rows: expected whole sequences");

@@ -115,10 +115,14 @@ void forward_attention(context& on, layer_shape const& shape, device_layer<T> co
     detail::multiply<T, float>(on, part.view, as_const(work.N(n)), columns(made, column, part.view.rows));
     column += part.view.rows;
   }
-  auto const Q = work.queries.matrix(n, shape.context_columns), Z = work.attended.matrix(n, shape.context_columns);
-  rotate_and_append<T>(on, shape.heads, as_const(made), shape.frequencies.data(), of, Q, cache);
-  of.rows == 1 ? attention_few<T>(on, shape.heads, as_const(Q), cache, of.first, attention, Z)
-               : attention_many<T>(on, shape.heads, as_const(Q), cache, of, Z);
+  auto const Z = work.attended.matrix(n, shape.context_columns);
+  if (of.rows == 1) {
+    attention_few<T>(on, shape.heads, as_const(made), shape.frequencies.data(), cache, of.first, attention, Z);
+  } else {
+    auto const Q = work.queries.matrix(n, shape.context_columns);
+    rotate_and_append<T>(on, shape.heads, as_const(made), shape.frequencies.data(), of, Q, cache);
+    attention_many<T>(on, shape.heads, as_const(Q), cache, of, Z);
+  }
   if constexpr (Watch::active) watch.attention_context(as_const(Z));
   detail::multiply<T, float>(on, layer.output.view, as_const(Z), work.Y(n));
   work.pending = true;
