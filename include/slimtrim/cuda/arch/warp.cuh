@@ -56,6 +56,7 @@ template <class T>
 
 /// What another block wrote during this kernel, once its ticket says so: L1 is passed by.
 [[nodiscard]] __device__ __forceinline__ float load_fresh(float const* from) { return __ldcg(from); }
+[[nodiscard]] __device__ __forceinline__ std::int32_t load_fresh(std::int32_t const* from) { return __ldcg(from); }
 
 /// Raises *at to at least `value` (for error words; integers only, so the result does not depend on the order).
 __device__ __forceinline__ void raise_to(unsigned long long* at, unsigned long long value) { atomicMax(at, value); }

@@ -8,6 +8,7 @@
 #include <slimtrim/cuda/attention_many.cuh>
 #include <slimtrim/cuda/dense_mlp.cuh>
 #include <slimtrim/cuda/model/device_layer.cuh>
+#include <slimtrim/cuda/moe_front.cuh>
 #include <slimtrim/cuda/moe_layer.cuh>
 #include <slimtrim/cuda/novices.cuh>
 #include <slimtrim/cuda/rms_norm.cuh>
@@ -40,7 +41,8 @@ struct layer_workspace {
   device_buffer<float> stream{}, added{}, made{};
   device_buffer<T> normalised{}, queries{}, attended{};
   moe_workspace<T> routed{}, every_token{};
-  bool pending = false;  ///< `added` is still to be added to the stream
+  device_buffer<unsigned> ticket{};  ///< zero between calls
+  bool pending = false;              ///< `added` is still to be added to the stream
 
   layer_workspace() = default;
   layer_workspace(context& on, layer_shape const& shape, layer_extents const& most, index_t most_tokens)
@@ -52,6 +54,8 @@ struct layer_workspace {
         normalised(most_tokens * shape.padded_hidden),
         queries(most_tokens * shape.context_columns),
         attended(most_tokens * shape.context_columns) {
+    ticket = device_buffer<unsigned>(1);
+    check(cudaMemsetAsync(ticket.data(), 0, sizeof(unsigned), on.stream()), "cuda::layer_workspace");
     if (most.experts > 0)
       routed = moe_workspace<T>(on, most_tokens, most.top_k, most.experts, most.width, shape.padded_hidden);
     if (most.dense_width > 0) every_token = dense_workspace<T>(on, most_tokens, most.dense_width, shape.padded_hidden);
@@ -128,24 +132,53 @@ void forward_attention(context& on, layer_shape const& shape, device_layer<T> co
   work.pending = true;
 }
 
+namespace detail {
+
+template <half_precision T>
+void run_every_token(context& on, device_layer<T> const& layer, device_matrix<T const> X, device_matrix<float> Y,
+                     layer_workspace<T> const& work) {
+  if (!layer.every_token) return;
+  auto const& one = *layer.every_token;
+  one.kind == tile_kind::codes4 ? dense_mlp<T, tile_kind::codes4, float>(on, one.view, X, Y, work.every_token)
+                                : dense_mlp<T, half_kind<T>, float>(on, one.view, X, Y, work.every_token);
+}
+
+template <half_precision T>
+void run_novices(context& on, device_experts<T> const& all, device_matrix<float> Y, moe_workspace<T> const& work) {
+  if (all.novices.size() > 0)
+    add_novices(on, work.indices.data(), work.factors.data(), all.view.rule.top_k,
+                as_const(all.novices.matrix(all.view.experts, all.view.hidden)), Y);
+}
+
+// The experts on pairs that are grouped already, few tokens each.
+template <half_precision T, tile_kind Kind>
+void run_few(context& on, moe_layer_view<T> const& layer, device_matrix<T const> X, device_matrix<float> Y,
+             moe_workspace<T> const& work, bool accumulate) {
+  bool const one_tile = X.extent(0) <= 8 || X.extent(0) * layer.rule.top_k <= 4 * layer.experts;
+  one_tile ? moe_few<T, Kind, 1, float>(on, layer, X, Y, work, accumulate)
+           : moe_few<T, Kind, 2, float>(on, layer, X, Y, work, accumulate);
+}
+
+// Whether normalising, routing and grouping are one launch.
+template <half_precision T>
+[[nodiscard]] bool takes_front(device_layer<T> const& layer, index_t n) {
+  return layer.routed && n <= most_front_tokens && n * layer.routed->view.rule.top_k <= 16 * layer.routed->view.experts;
+}
+
+}  // namespace detail
+
 /// The experts of a layer on the normalised rows `X`, into Y.
 template <half_precision T>
 void forward_experts(context& on, device_layer<T> const& layer, device_matrix<T const> X, device_matrix<float> Y,
                      layer_workspace<T> const& work) {
-  if (layer.every_token) {
-    auto const& one = *layer.every_token;
-    one.kind == tile_kind::codes4 ? dense_mlp<T, tile_kind::codes4, float>(on, one.view, X, Y, work.every_token)
-                                  : dense_mlp<T, detail::half_kind<T>, float>(on, one.view, X, Y, work.every_token);
-  }
+  detail::run_every_token(on, layer, X, Y, work);
   if (!layer.routed) return;
   auto const& all = *layer.routed;
   bool const accumulate = layer.every_token.has_value();
   all.kind == tile_kind::codes4
       ? moe_layer<T, tile_kind::codes4, float>(on, all.view, X, Y, work.routed, accumulate)
       : moe_layer<T, detail::half_kind<T>, float>(on, all.view, X, Y, work.routed, accumulate);
-  if (all.novices.size() > 0)
-    add_novices(on, work.routed.indices.data(), work.routed.factors.data(), all.view.rule.top_k,
-                as_const(all.novices.matrix(all.view.experts, all.view.hidden)), Y);
+  detail::run_novices(on, all, Y, work.routed);
 }
 
 /// The second half: stream += F(norm(stream)), nothing where it was dropped.
@@ -153,6 +186,24 @@ template <half_precision T, class Watch = no_watch>
 void forward_feed_forward(context& on, layer_shape const& shape, device_layer<T> const& layer, index_t n,
                           layer_workspace<T>& work, Watch const& watch = {}) {
   if (!layer.feeds()) return;
+  if constexpr (!Watch::active) {
+    if (detail::takes_front(layer, n)) {
+      auto const& all = *layer.routed;
+      device_matrix<float const> added;
+      if (work.pending) added = as_const(work.Y(n));
+      moe_front<T>(on, all.view, work.X(n), added, as_const(layer.feed_forward_norm.view()), shape.epsilon, work.N(n),
+                   work.routed, work.ticket.data());
+      auto const X = as_const(work.N(n));
+      detail::run_every_token(on, layer, X, work.Y(n), work);
+      bool const accumulate = layer.every_token.has_value();
+      all.kind == tile_kind::codes4
+          ? detail::run_few<T, tile_kind::codes4>(on, all.view, X, work.Y(n), work.routed, accumulate)
+          : detail::run_few<T, detail::half_kind<T>>(on, all.view, X, work.Y(n), work.routed, accumulate);
+      detail::run_novices(on, all, work.Y(n), work.routed);
+      work.pending = true;
+      return;
+    }
+  }
   detail::normalise(on, shape, work, n, layer.feed_forward_norm);
   if constexpr (Watch::active) {
     watch.experts(layer, as_const(work.N(n)), work.Y(n), work);

@@ -69,8 +69,7 @@ void run_grouped(context& on, moe_layer_view<T> const& layer, device_matrix<T co
   index_t const mean = ceil_div(X.extent(0) * layer.rule.top_k, layer.experts);
   if (mean > 32) return moe_many<T, Kind, 8, float>(on, layer, X, Y, work, false);
   if (mean > 16) return moe_many<T, Kind, 4, float>(on, layer, X, Y, work, false);
-  mean <= 4 ? moe_few<T, Kind, 1, float>(on, layer, X, Y, work, false)
-            : moe_few<T, Kind, 2, float>(on, layer, X, Y, work, false);
+  run_few<T, Kind>(on, layer, X, Y, work, false);
 }
 
 }  // namespace detail

@@ -44,6 +44,7 @@ template <class T>
 [[nodiscard]] inline words4 load_once(words4 const* from) { return *from; }
 [[nodiscard]] inline words4 load_shared_by_blocks(words4 const* from) { return *from; }
 [[nodiscard]] inline float load_fresh(float const* from) { return *from; }
+[[nodiscard]] inline std::int32_t load_fresh(std::int32_t const* from) { return *from; }
 inline void raise_to(unsigned long long* at, unsigned long long value) { *at = *at < value ? value : *at; }
 [[nodiscard]] inline unsigned int draw_ticket(unsigned int* counter) { return (*counter)++; }
 
