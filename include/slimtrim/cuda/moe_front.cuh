@@ -53,7 +53,7 @@ __device__ inline void group_in_block(int const* chosen, int count, int experts,
 }
 
 template <half_precision T>
-__global__ void __launch_bounds__(front_threads)
+__global__ void __launch_bounds__(front_threads, 2)
     moe_front_kernel(moe_layer_view<T> layer, device_matrix<float> X, device_matrix<float const> added,
                      device_vector<float const> weight, double epsilon, device_matrix<T> N, route_outputs out,
                      device_report* report, expert_groups groups, unsigned* ticket) {
