@@ -64,7 +64,7 @@ inline constexpr unsigned rotary_threads = 128;
 
 // One block a token. Threads take pairs (j, j + half) of query and key heads, then pairs of neighbours of the values.
 template <half_precision T>
-__global__ void __launch_bounds__(rotary_threads)
+__global__ void __launch_bounds__(rotary_threads, 8)
     rotate_and_append(head_layout heads, device_matrix<float const> made, float const* frequencies, sequence_rows of,
                       device_matrix<T> Q, cache_view<T> cache) {
   index_t const token = blockIdx.x, sequence = token / of.rows, position = of.first[sequence] + token % of.rows;
