@@ -93,9 +93,9 @@ void check(model_config const& config, random_weights::choice packed, random_wei
     CAPTURE(i);
     CHECK(on_device.order == on_host.order);
     CHECK(on_device.seen["indices"] == on_host.seen["indices"]);
-    for (auto const& [name, values] : on_host.seen) {
-      CAPTURE(name);
-      CHECK(normalised_error(on_device.seen[name], values) < tolerance);
+    for (auto const& entry : on_host.seen) {
+      CAPTURE(entry.first);
+      CHECK(normalised_error(on_device.seen[entry.first], entry.second) < tolerance);
     }
     // Nobody watching: the fused path, whose sums differ by the rounding of a float.
     std::vector<float> const a(plain.view().data, plain.view().data + plain.view().size()),
