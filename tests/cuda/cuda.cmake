@@ -24,7 +24,7 @@ if(TARGET slimtrim_program AND TARGET tests_cuda)
   foreach(command IN ITEMS eval generate bench calibrate compress)
     add_test(NAME cuda/program_${command}
       COMMAND ${CMAKE_COMMAND} -E env LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/cuda/emulated ${CMAKE_COMMAND}
-              -DPROGRAM=$<TARGET_FILE:slimtrim_program> -DCOMMAND=${command} -DTOKENS=64 -DSEQUENCE=32
+              -DPROGRAM=$<TARGET_FILE:slimtrim_program> -DTASK=${command} -DTOKENS=64 -DSEQUENCE=32
               -DMODEL=${PROJECT_SOURCE_DIR}/examples/models/tiny-mixtral
               -DWORK=${CMAKE_CURRENT_BINARY_DIR}/cuda/emulated_${command} -P ${slimtrim_cuda_tests}/program.cmake)
     set_tests_properties(cuda/program_${command} PROPERTIES FAIL_REGULAR_EXPRESSION "skipped:")
@@ -102,13 +102,13 @@ add_dependencies(bench_cuda_device paper_table_device)
 if(TARGET slimtrim_program)
   foreach(command IN ITEMS eval generate bench calibrate compress)
     add_test(NAME gpu/program_${command}
-      COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:slimtrim_program> -DCOMMAND=${command} -DTOKENS=1024 -DSEQUENCE=128
+      COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:slimtrim_program> -DTASK=${command} -DTOKENS=1024 -DSEQUENCE=128
               -DMODEL=${PROJECT_SOURCE_DIR}/examples/models/tiny-mixtral -DWORK=${CMAKE_CURRENT_BINARY_DIR}/cuda/program_${command}
               -P ${slimtrim_cuda_tests}/program.cmake)
     set_tests_properties(gpu/program_${command} PROPERTIES LABELS gpu SKIP_REGULAR_EXPRESSION "skipped:")
   endforeach()
   add_test(NAME cuda/program_without_device
-    COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:slimtrim_program> -DCOMMAND=none
+    COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:slimtrim_program> -DTASK=none
             -DMODEL=${PROJECT_SOURCE_DIR}/examples/models/tiny-mixtral -P ${slimtrim_cuda_tests}/program.cmake)
   set_tests_properties(cuda/program_without_device PROPERTIES LABELS cuda)
 endif()

@@ -1,5 +1,7 @@
 #include "cuda_runtime.h"
 
+#include <malloc.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -251,13 +253,16 @@ void wait_copies(int pending) {
 
 char const* cudaGetErrorName(cudaError_t) { return "emulated error"; }
 char const* cudaGetErrorString(cudaError_t) { return "out of memory"; }
+static std::size_t bytes_in_use = 0;
 cudaError_t cudaMalloc(void** to, std::size_t bytes) {
   *to = nullptr;
   if (bytes > (std::size_t{1} << 40) || posix_memalign(to, 256, bytes) != 0) return cudaErrorMemoryAllocation;
   std::memset(*to, 0xff, bytes);
+  bytes_in_use += malloc_usable_size(*to);
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* data) {
+  bytes_in_use -= malloc_usable_size(data);
   std::free(data);
   return cudaSuccess;
 }
@@ -285,7 +290,8 @@ cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(std::size_t* left, std::size_t* all) {
-  *left = *all = std::size_t{1} << 40;
+  *all = std::size_t{1} << 40;
+  *left = *all - bytes_in_use;
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
