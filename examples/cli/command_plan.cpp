@@ -121,8 +121,19 @@ class plan_command final : public command {
     return result;
   }
 
+  // The steps in a line; bits that differ between layers and classes are in the recipe's TOML only.
+  static std::string short_steps(slimtrim::searched_recipe const& seen) {
+    std::string text;
+    for (slimtrim::step const& s : seen.steps.steps) {
+      std::string one = slimtrim::short_form(s);
+      if (!s.targets.empty() && s.layers.empty()) one += " on " + s.targets.front();
+      if (!s.targets.empty() && !s.layers.empty()) one += " on " + s.targets.front() + " of " + std::to_string(s.layers.size()) + " layers";
+      text += (text.empty() ? "" : "+") + one;
+    }
+    return text;
+  }
   static slimtrim::ordered_json point(slimtrim::searched_recipe const& seen) {
-    return {{"recipe", seen.steps.text}, {"bytes", seen.bytes}, {"active_bytes", seen.active_bytes}, {"kl", seen.kl}, {"predicted", seen.predicted}};
+    return {{"recipe", seen.steps.text}, {"steps", short_steps(seen)}, {"bytes", seen.bytes}, {"active_bytes", seen.active_bytes}, {"kl", seen.kl}, {"predicted", seen.predicted}};
   }
   static void add_search(slimtrim::ordered_json& json, slimtrim::search_result const& found) {
     json["kl"] = found.best.kl;
@@ -136,9 +147,7 @@ class plan_command final : public command {
   static std::string front(slimtrim::search_result const& found) {
     table points({"bytes", "active bytes", "KL", "recipe"});
     for (slimtrim::searched_recipe const& seen : found.front) {
-      std::string name;
-      for (slimtrim::step const& s : seen.steps.steps) name += (name.empty() ? "" : "+") + slimtrim::short_form(s);
-      points.add({bytes_text(static_cast<double>(seen.bytes)), bytes_text(static_cast<double>(seen.active_bytes)), number_text(seen.kl), name});
+      points.add({bytes_text(static_cast<double>(seen.bytes)), bytes_text(static_cast<double>(seen.active_bytes)), number_text(seen.kl), short_steps(seen)});
     }
     return "Best recipes seen (KL on the held-out windows):\n" + points.text();
   }

@@ -82,6 +82,12 @@ TEST_CASE("size against damage: a labelled dot a model, positions inside") {
   CHECK(count(svg, "<circle cx=\"275\" cy=\"165\"") == 1);
   CHECK(count(svg, "<circle cx=\"490\" cy=\"296\"") == 1);
   CHECK(svg_of(std::vector<plotted_model>{}, "empty").find("nan") == std::string::npos);
+  // A front: one more path, level up to the next size, then down to its damage.
+  CHECK(count(svg, "<path") == 1);
+  std::string const front = svg_of({{"1", 2.5e6, 1.0}, {"2", 5e6, 0.25}, {"3", 10e6, 0.0}}, "Front", true);
+  CHECK(count(front, "<path") == 2);
+  CHECK(front.find("d=\"M167.5 34 H275 V165 H490 V296\"") != std::string::npos);
+  CHECK(count(svg_of({{"1", 2.5e6, 1.0}}, "Front", true), "<path") == 1);
 }
 
 }  // namespace pipeline_report_figures_test

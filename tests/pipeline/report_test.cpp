@@ -43,7 +43,8 @@ void fill(temporary_folder const& folder) {
   folder.write("base.inspect.json", R"({"layers_detail": [], "bytes": 20000000, "active_bytes": 8000000})");
   folder.write("base.eval.json", R"({"perplexity": 24.5})");
   folder.write("calibration.stats.json", statistics_json.dump());
-  folder.write("hunt.search.json", R"({"front": [{"recipe": "rtn:4", "bytes": 100, "kl": 0.5}]})");
+  folder.write("hunt.search.json", R"({"front": [{"recipe": "rtn:4", "bytes": 100, "kl": 0.5},
+                                                  {"recipe": "long", "steps": "gptq:4 on <all>", "bytes": 200, "active_bytes": 50, "kl": 0.25, "predicted": 0.125}]})");
   folder.write("list.json", "[1, 2]");
   folder.write("notes.txt", "not JSON");
 }
@@ -105,6 +106,9 @@ TEST_CASE("the page: values, story, escaping, no scripts, the same twice") {
   CHECK(count(page, "<script") == 0);
   CHECK(count(page, "http://") == count(page, "http://www.w3.org/2000/svg"));
   CHECK(count(page, "<svg") == 5);  // size against damage, similarities, two criteria, the search
+  CHECK(count(page, "<td>1</td><td><code>rtn:4</code></td>") == 1);
+  CHECK(count(page, "<td>2</td><td><code>gptq:4 on &lt;all&gt;</code></td>") == 1);
+  CHECK(count(page, "<td>0.125</td>") == 1);
   CHECK(page.find("nan") == std::string::npos);
   CHECK(report_html(read_report_folder(folder.path()), "A & B") == page);
 }

@@ -131,8 +131,9 @@ struct plotted_model {
   double damage = 0;  ///< mean KL in nats
 };
 
-/// Bytes across, KL upwards (square-root scale, so that small differences stay visible), a labelled dot a model.
-[[nodiscard]] inline std::string svg_of(std::vector<plotted_model> const& models, std::string const& title) {
+/// Bytes across, KL upwards (square-root scale, so that small differences stay visible), a labelled dot a model. joined: the
+/// models, by rising size, are a front, and a line shows the least damage at each size.
+[[nodiscard]] inline std::string svg_of(std::vector<plotted_model> const& models, std::string const& title, bool joined = false) {
   constexpr double width = 640, height = 340, left = 60, right = 150, top = 34, bottom = 44;
   std::string svg = detail::svg_open(width, height, title);
   svg += detail::svg_text(0, 14, "start", title, "currentColor", 13);
@@ -155,6 +156,15 @@ struct plotted_model {
   }
   svg += detail::svg_text(left + (width - left - right) / 2, height - 8, "middle", "bytes of the safetensors files");
   svg += detail::svg_text(left - 6, top - 6, "end", "KL (nats)", "currentColor", 11);
+  if (joined && models.size() > 1) {
+    std::string path;
+    for (plotted_model const& m : models) {
+      // Up to the next size nothing better is known: level first, then down.
+      if (path.empty()) path = "M" + short_number(x_of(m.bytes), 6) + " " + short_number(y_of(m.damage), 6);
+      else path += " H" + short_number(x_of(m.bytes), 6) + " V" + short_number(y_of(m.damage), 6);
+    }
+    svg += "<path d=\"" + path + "\" fill=\"none\" stroke=\"#1769aa\" stroke-width=\"1.5\" stroke-opacity=\".6\"/>\n";
+  }
   for (plotted_model const& m : models) {
     svg += "<circle cx=\"" + short_number(x_of(m.bytes), 6) + "\" cy=\"" + short_number(y_of(m.damage), 6) +
            "\" r=\"5\" fill=\"#1769aa\"/>\n";
