@@ -3,11 +3,15 @@
 
 #include <pipeline/support.hpp>
 
+#include <slimtrim/core/random.hpp>
+#include <slimtrim/importance/reap.hpp>
 #include <slimtrim/io/json_fields.hpp>
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -90,6 +94,81 @@ TEST_CASE("sums that must agree with each other") {
     CHECK(counts == 2 * 96);
     CHECK(probabilities == doctest::Approx(96).epsilon(1e-5));
     CHECK(weights == doctest::Approx(96).epsilon(1e-5));
+  }
+}
+
+TEST_CASE("saliency uses the weights that the model multiplies with, whatever the router") {
+  // With expert j's down projection at zero the layer gives every token g_j f_j less than with it: that is how much of the sum
+  // in which saliency speaks of j the model really adds, without a word of the router about it.
+  constexpr index_t tokens = 24, hidden = 8, width = 12, experts = 8;
+  auto const random = [](index_t n, index_t m, std::uint64_t stream, double size) {
+    tensor<float, 2> values(n, m);
+    for (index_t i = 0; i < n * m; ++i) values.view().data[i] = static_cast<float>(size * normal_at(7, stream, static_cast<std::uint64_t>(i)));
+    return values;
+  };
+  struct named_rule {
+    char const* name;
+    routing_rule rule;
+  };
+  for (named_rule const& each : std::vector<named_rule>{
+           {"Mixtral", {}},
+           {"top-k as it is, scaled", {.top_k = 3, .renormalise = false, .scale = 2.5F}},
+           {"DeepSeek-V2: groups", {.top_k = 3, .renormalise = false, .scale = 16, .groups = 4, .groups_kept = 2}},
+           {"DeepSeek-V3: sigmoid, bias, groups",
+            {.score = score_function::sigmoid, .top_k = 3, .weight_sum_epsilon = 1e-20, .scale = 2.5F, .selection_bias = true, .groups = 4, .groups_kept = 2,
+             .group_by = group_score::top_two_sum}},
+           {"ERNIE: softmax with bias", {.top_k = 2, .weight_sum_floor = 1e-2, .selection_bias = true}},
+           {"gpt-oss: top-k, then softmax", {.top_k = 2, .select_before_score = true, .renormalise = false}},
+           {"Llama-4: on the input", {.score = score_function::sigmoid, .top_k = 1, .renormalise = false, .weight_scales_input = true}}}) {
+    CAPTURE(each.name);
+    model_config config;
+    config.hidden = hidden;
+    config.rms_epsilon = 1e-5;
+    config.layers.resize(1);
+    decoder_layer layer;
+    for (index_t i = 0; i < hidden; ++i) layer.feed_forward_norm.push_back(1.0F + 0.1F * static_cast<float>(i));
+    layer.moe.emplace();
+    layer.moe->rule = each.rule;
+    layer.moe->router = own_weight(random(experts, hidden, 1, 1.0));
+    // Large enough to change choices, so that weights that took part of it would be seen.
+    if (each.rule.selection_bias)
+      for (index_t e = 0; e < experts; ++e) layer.moe->selection_bias.push_back(e % 3 == 0 ? 0.4F : -0.2F);
+    for (std::uint64_t e = 0; e < static_cast<std::uint64_t>(experts); ++e)
+      layer.moe->experts.push_back({{own_weight(random(width, hidden, 10 + e, 0.5)), own_weight(random(width, hidden, 30 + e, 0.5)),
+                                     own_weight(random(hidden, width, 50 + e, 0.5))},
+                                    {}});
+    tensor<float, 2> const start = random(tokens, hidden, 99, 1.0);
+    tensor<float, 2> X = start.clone();
+    layer_statistics const found = observe_layer(config, layer, X.view());
+    double all = 0;
+    for (index_t e = 0; e < experts; ++e) {
+      decoder_layer without = layer;
+      without.moe->experts[static_cast<std::size_t>(e)].swiglu.down = own_weight(random(hidden, width, 1, 0.0));
+      tensor<float, 2> Y = start.clone();
+      static_cast<void>(observe_layer(config, without, Y.view()));
+      double added = 0, change_weighted = 0, topk = 0;
+      for (index_t t = 0; t < tokens; ++t) {
+        double square = 0, dot = 0, before = 0, after = 0;
+        for (index_t c = 0; c < hidden; ++c) {
+          double const x = static_cast<double>(start(t, c)), y = static_cast<double>(X(t, c)), d = y - static_cast<double>(Y(t, c));
+          square += d * d;
+          dot += x * y;
+          before += x * x;
+          after += y * y;
+        }
+        added += std::sqrt(square);
+        change_weighted += (1 - dot / std::sqrt(before * after)) * std::sqrt(square);
+        topk += square > 0 ? 1 : 0;
+      }
+      // Differences of float sums of size 1 to 10, 24 of them: 1e-6 each.
+      CHECK(found.norms.weighted(e) == doctest::Approx(added).epsilon(1e-5));
+      CHECK(found.norms.change_weighted(e) == doctest::Approx(change_weighted).epsilon(1e-4));
+      CHECK(found.router.count(e) == topk);
+      double const reap = reap_importance{}(found)[static_cast<std::size_t>(e)];
+      CHECK(reap == doctest::Approx(topk > 0 ? added / topk : 0.0).epsilon(1e-5));
+      all += added;
+    }
+    CHECK(all > 0);
   }
 }
 

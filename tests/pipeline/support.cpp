@@ -131,6 +131,19 @@ model_statistics calibrate_model(opened_model const& model, token_windows const&
   return with_backend(threads, [&](eigen_backend const& b) { return calibrate(b, model, windows, options); });
 }
 
+layer_statistics observe_layer(model_config const& config, decoder_layer const& layer, matrix_view<float> X) {
+  layer_statistics_options options;
+  options.experts = static_cast<index_t>(layer.moe->experts.size());
+  options.hidden = X.extent(1);
+  options.intermediate = layer.moe->experts.front().swiglu.width();
+  options.outputs = options.neurons = true;
+  eigen_backend const backend;
+  detail::statistics_observer<eigen_backend> observer(backend, options, layer.moe->rule.weight_scales_input);
+  forward_workspace work;
+  forward_layer(backend, config, layer, 0, X, work, observer);
+  return std::move(observer.statistics());
+}
+
 plan decide_recipe(recipe const& r, decide_inputs const& inputs, decide_options const& options) {
   return decide(eigen_backend(), r, inputs, options);
 }

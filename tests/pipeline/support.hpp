@@ -47,6 +47,8 @@ void poke(std::filesystem::path const& folder, std::string const& tensor, index_
                                         index_t threads = 1, evaluate_options const& options = {});
 [[nodiscard]] model_statistics calibrate_model(opened_model const& model, token_windows const& windows, index_t threads = 1,
                                                calibrate_options const& options = {});
+/// Statistics of one layer without attention on one window X [T, hidden]; X becomes the stream behind the layer.
+[[nodiscard]] layer_statistics observe_layer(model_config const& config, decoder_layer const& layer, matrix_view<float> X);
 [[nodiscard]] plan decide_plan(std::string_view recipe, decide_inputs const& inputs, decide_options const& options = {});
 [[nodiscard]] plan decide_recipe(recipe const& r, decide_inputs const& inputs, decide_options const& options = {});
 [[nodiscard]] search_result search_model(opened_model const& model, token_windows const& windows, search_options const& options);

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,12 +25,13 @@ struct calibrate_options {
 
 namespace detail {
 
-// Watches one layer on one window after another and adds each to `statistics`.
+// Watches one layer on one window after another and adds each to `statistics`. scaled_inputs: the router's weights multiply the
+// experts' inputs, so that outputs carry them already and count with weight 1.
 template <host_backend B>
 class statistics_observer {
  public:
-  statistics_observer(B const& backend, layer_statistics_options const& options)
-      : backend_(backend), statistics_(options) {}
+  statistics_observer(B const& backend, layer_statistics_options const& options, bool scaled_inputs)
+      : backend_(backend), statistics_(options), scaled_inputs_(scaled_inputs) {}
 
   void block_input(index_t, matrix_view<float const> X) {
     copy(X, input_);
@@ -47,13 +49,18 @@ class statistics_observer {
     copy(r.weights, weights_);
     auto const indices = indices_.shape(r.indices.extent(0), r.indices.extent(1));
     for (index_t t = 0; t < indices.extent(0); ++t)
-      for (index_t slot = 0; slot < indices.extent(1); ++slot) indices(t, slot) = r.indices(t, slot);
+      for (index_t slot = 0; slot < indices.extent(1); ++slot) {
+        indices(t, slot) = r.indices(t, slot);
+        if (scaled_inputs_) weights_.view(t, slot) = indices(t, slot) < 0 ? 0.0F : 1.0F;
+      }
     routing_ = {as_const(probabilities_.view), as_const(indices), as_const(weights_.view)};
     statistics_.norms.begin_window(indices.extent(0), indices.extent(1));
     routed_ = true;
   }
   void expert_hidden(index_t, expert_batch const& batch, matrix_view<float const> H) {
-    if (statistics_.neurons) statistics_.neurons->add(backend_, batch.expert, H, batch.weights);
+    if (!statistics_.neurons) return;
+    if (scaled_inputs_) ones_.assign(batch.weights.size(), 1.0F);
+    statistics_.neurons->add(backend_, batch.expert, H, scaled_inputs_ ? std::span<float const>(ones_) : batch.weights);
   }
   void expert_output(index_t, expert_batch const& batch, matrix_view<float const> O) {
     slots_.clear();
@@ -98,6 +105,7 @@ class statistics_observer {
 
   B const& backend_;
   layer_statistics statistics_;
+  bool scaled_inputs_;
   index_t hidden_ = 0;
   bool has_feed_forward_ = false;
   bool routed_ = false;
@@ -105,13 +113,15 @@ class statistics_observer {
   scratch_matrix<std::int32_t> indices_;
   routing_view routing_{};
   std::vector<std::int32_t> slots_;
+  std::vector<float> ones_;
 };
 
 // Observers, lent to one window at a time; how many there are never matters, their sums are exact.
 template <host_backend B>
 class observer_pool {
  public:
-  observer_pool(B const& backend, layer_statistics_options const& options) : backend_(backend), options_(options) {}
+  observer_pool(B const& backend, layer_statistics_options const& options, bool scaled_inputs)
+      : backend_(backend), options_(options), scaled_inputs_(scaled_inputs) {}
 
   class lease {
    public:
@@ -146,7 +156,7 @@ class observer_pool {
         free_.pop_back();
       }
     }
-    if (!observer) observer = std::make_unique<statistics_observer<B>>(backend_, options_);
+    if (!observer) observer = std::make_unique<statistics_observer<B>>(backend_, options_, scaled_inputs_);
     return lease(*this, std::move(observer));
   }
   void merge_into(layer_statistics& total) {
@@ -156,6 +166,7 @@ class observer_pool {
  private:
   B const& backend_;
   layer_statistics_options options_;
+  bool scaled_inputs_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<statistics_observer<B>>> free_;
 };
@@ -194,7 +205,7 @@ template <host_backend B>
       shape.outputs = options.tables.outputs;
       shape.neurons = options.tables.neurons;
       decoder_layer const weights = load_layer(config, *model.weights, i);
-      detail::observer_pool<B> observers(backend, shape);
+      detail::observer_pool<B> observers(backend, shape, weights.moe && weights.moe->rule.weight_scales_input);
       streams.run_layer_observed(backend, config, weights, i, workspaces, [&](index_t) { return observers.take(); });
       observers.merge_into(result.layers[static_cast<std::size_t>(i)]);
       model.weights->release(i);
