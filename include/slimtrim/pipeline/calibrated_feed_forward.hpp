@@ -165,14 +165,16 @@ struct routed_survey {
   index_t first_row = 0;
   std::vector<std::vector<std::int32_t>> tokens{};  // [experts + 1], rows of the stream
   std::vector<std::vector<float>> weights{};
-  double squares = 0;  // of all features
+  std::vector<float> counts{};  // of all rows, as token_counts has them
+  double squares = 0;           // of all features
 
   void add(std::size_t slot, index_t token, float weight, matrix_view<float const> H, index_t t) {
     tokens[slot].push_back(static_cast<std::int32_t>(first_row + token));
     weights[slot].push_back(weight);
     double sum = 0;
     for (index_t j = 0; j < H.extent(1); ++j) sum += static_cast<double>(H(t, j)) * static_cast<double>(H(t, j));
-    squares += sum * static_cast<double>(weight) * static_cast<double>(weight);
+    double const factor = static_cast<double>(weight) * static_cast<double>(counts[static_cast<std::size_t>(first_row + token)]);
+    squares += sum * factor * factor;
   }
   void expert_hidden(index_t, expert_batch const& batch, matrix_view<float const> H) {
     auto const slot = static_cast<std::size_t>(batch.expert);
@@ -206,12 +208,15 @@ void fit_by_experts(calibrated_context<B>& at, decoder_layer const& layer, layer
       [&](index_t first, index_t count, bool judging) {
         survey.first_row = first * at.changed.sequence();
         original = at.original_rows(first, count);
+        std::vector<float> const counts = token_counts(at.backend, original);
+        survey.counts.insert(survey.counts.end(), counts.begin(), counts.end());
         judged = judged || judging;
         std::fill_n(held_out.begin() + survey.first_row, count * at.changed.sequence(), judging ? 1 : 0);
       },
       [&](matrix_view<float const> after) {
         for (index_t t = 0; t < after.extent(0); ++t)
-          for (index_t j = 0; j < hidden; ++j) residual(survey.first_row + t, j) = original(t, j) - after(t, j);
+          for (index_t j = 0; j < hidden; ++j)
+            residual(survey.first_row + t, j) = survey.counts[static_cast<std::size_t>(survey.first_row + t)] * (original(t, j) - after(t, j));
       });
   bool const on_input = layer.moe && layer.moe->rule.weight_scales_input;
   std::vector<expert_features> experts;
@@ -236,15 +241,20 @@ void fit_by_experts(calibrated_context<B>& at, decoder_layer const& layer, layer
         std::copy_n(from, hidden, &N(t, 0));
       }
       rms_norm(at.backend, as_const(N.view()), layer.feed_forward_norm, at.input.config.rms_epsilon, N.view());
-      auto const scale = [&](matrix_view<float> values_of) {
-        for (index_t t = 0; t < n; ++t)
-          for (index_t j = 0; j < values_of.extent(1); ++j) values_of(t, j) *= survey.weights[place][static_cast<std::size_t>(first + t)];
+      auto const weight_of = [&](index_t t) { return survey.weights[place][static_cast<std::size_t>(first + t)]; };
+      auto const count_of = [&](index_t t) {
+        return survey.counts[static_cast<std::size_t>(survey.tokens[place][static_cast<std::size_t>(first + t)])];
       };
-      if (on_input) scale(N.view());
+      auto const scale = [&](matrix_view<float> values_of, auto&& factor) {
+        for (index_t t = 0; t < n; ++t)
+          for (index_t j = 0; j < values_of.extent(1); ++j) values_of(t, j) *= factor(t);
+      };
+      if (on_input) scale(N.view(), weight_of);
       product(at.backend, as_const(N.view()), swiglu->gate.view, Z);
       product(at.backend, as_const(N.view()), swiglu->up.view, U.view());
       silu_multiply(at.backend, Z, as_const(U.view()));
-      if (!on_input) scale(Z);
+      if (!on_input) scale(Z, weight_of);
+      scale(Z, count_of);
     };
     experts.push_back(std::move(features));
   }

@@ -9,6 +9,8 @@
 #include <slimtrim/tensor/buffer.hpp>
 
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <utility>
@@ -22,6 +24,18 @@ inline namespace v0 {
   matrix<float> m(n, n);
   m.fill(0.0F);
   return m;
+}
+
+/// How much each token counts in a fit: 1 / |row|, 1 for a row of zeros. Whoever reads the residual stream normalises it first, so
+/// what a token lacks matters relative to its norm. X: rows of the original stream behind the part that is fitted.
+template <host_backend B>
+[[nodiscard]] std::vector<float> token_counts(B const& backend, matrix_view<float const> X) {
+  std::vector<float> result(static_cast<std::size_t>(X.extent(0)));
+  for (index_t t = 0; t < X.extent(0); ++t) {
+    double const square = static_cast<double>(backend.template dot<float>(row(X, t), row(X, t)));
+    result[static_cast<std::size_t>(t)] = square > 0 ? static_cast<float>(1 / std::sqrt(square)) : 1.0F;
+  }
+  return result;
 }
 
 /// Watches attention: Hessian of the output matrix's input, and the moments of its fit.
@@ -40,10 +54,14 @@ struct context_observer {
   }
   void attention_residual(index_t, matrix_view<float const> X) {
     if (fit == nullptr) return;
-    matrix<float> lacking(X.extent(0), X.extent(1));
-    for (index_t t = 0; t < X.extent(0); ++t)
-      for (index_t j = 0; j < X.extent(1); ++j) lacking(t, j) = original(t, j) - X(t, j);
-    (held_out ? fit->held_out : fit->fitted).add(*backend, context, as_const(lacking.view()));
+    std::vector<float> const counts = token_counts(*backend, original);
+    matrix<float> lacking(X.extent(0), X.extent(1)), features(context.extent(0), context.extent(1));
+    for (index_t t = 0; t < X.extent(0); ++t) {
+      float const count = counts[static_cast<std::size_t>(t)];
+      for (index_t j = 0; j < X.extent(1); ++j) lacking(t, j) = count * (original(t, j) - X(t, j));
+      for (index_t j = 0; j < context.extent(1); ++j) features(t, j) = count * context(t, j);
+    }
+    (held_out ? fit->held_out : fit->fitted).add(*backend, as_const(features.view()), as_const(lacking.view()));
     fit->judged = fit->judged || held_out;
   }
 };
@@ -143,8 +161,13 @@ struct hidden_observer {
     residual_moments& moments = held_out ? fit->held_out : fit->fitted;
     fit->judged = fit->judged || held_out;
     matrix<float> lacking(X.extent(0), X.extent(1));
+    std::vector<float> const counts = token_counts(*backend, original);
+    for (feature_rows& part : parts)
+      for (std::size_t i = 0; i < part.tokens.size(); ++i)
+        for (index_t j = 0; j < part.values.extent(1); ++j)
+          part.values(static_cast<index_t>(i), j) *= counts[static_cast<std::size_t>(part.tokens[i])];
     for (index_t t = 0; t < X.extent(0); ++t) {
-      for (index_t j = 0; j < X.extent(1); ++j) lacking(t, j) = original(t, j) - X(t, j);
+      for (index_t j = 0; j < X.extent(1); ++j) lacking(t, j) = counts[static_cast<std::size_t>(t)] * (original(t, j) - X(t, j));
       moments.energy += backend->template dot<float>(row(as_const(lacking.view()), t), row(as_const(lacking.view()), t));
     }
     std::sort(parts.begin(), parts.end(), [](feature_rows const& a, feature_rows const& b) { return a.column < b.column; });
