@@ -65,7 +65,7 @@ TEST_CASE("configurations that do not fit the tensors or name unknown formats") 
   CHECK(has(opened_with([](ordered_json& c) { c["vocab_size"] = 2049; }), "tensor '"));
   CHECK(has(opened_with([](ordered_json& c) { c.erase("hidden_size"); }), "config.json: field 'hidden_size'"));
   CHECK(has(opened_with([](ordered_json& c) { c["quantization_config"] = {{"quant_method", "bitsandbytes"}}; }),
-            "field 'quantization_config.quant_method': expected compressed-tensors, awq or gptq, found bitsandbytes"));
+            "field 'quantization_config.quant_method': expected compressed-tensors, awq, gptq or fp8, found bitsandbytes"));
   CHECK(has(opened_with([](ordered_json& c) { c["quantization_config"] = {{"bits", 4}}; }), "field 'quant_method'"));
   CHECK(has(opened_with([](ordered_json& c) { c["quantization_config"] = {{"quant_method", "compressed-tensors"}, {"format", "dense"}}; }),
             "field 'quantization_config.format': expected \"pack-quantized\""));

@@ -154,7 +154,8 @@ class tensor_copier {
 [[nodiscard]] inline ordered_json output_quantization(opened_model const& input, plan const& p,
                                                       packed_format const& format, output_modules const& modules) {
   ordered_json const* const before = find_field(input.files->config(), "quantization_config");
-  if (modules.slimmed.empty() && format.method() != "compressed-tensors") return *before;
+  if (modules.slimmed.empty() && (format.method() != "compressed-tensors" || !format.writes()))
+    return renamed_modules(*before, *input.config.family, p);
   std::vector<scheme_group> groups;
   auto const add = [&](packed_scheme const& scheme, std::string const& stem) {
     auto at = std::find_if(groups.begin(), groups.end(), [&](scheme_group const& g) { return g.scheme == scheme; });
@@ -217,7 +218,7 @@ compress_result compress(B const& backend, opened_model const& input, plan const
   int fewest_bits = 8;
   for (slimmed_module const& m : modules.slimmed)
     if (m.scheme) fewest_bits = std::min(fewest_bits, m.scheme->bits);
-  result.notes = loading_notes(planned, format ? format->method() : "", fewest_bits, makes_novices(p));
+  result.notes = loading_notes(planned, format ? (format->writes() ? format->method() : "fp8") : "", fewest_bits, makes_novices(p));
 
   ordered_json config = output_config(input.files->config(), input.config, p, input.files->config_place());
   if (format) config["quantization_config"] = detail::output_quantization(input, p, *format, modules);

@@ -80,10 +80,12 @@ namespace detail {
                                           module_id id) {
   amount result;
   model_family const& family = *config.family;
-  if (tensor_info const* const plain = find_tensor(tensors, module_name(family, id))) {
+  tensor_info const* const plain = find_tensor(tensors, module_name(family, id));
+  if (plain != nullptr) {
     result.bytes = static_cast<index_t>(plain->bytes);
     result.parameters = static_cast<index_t>(element_count(plain->shape).value_or(0));
-    return result;
+    // Scales beside the weight.
+    if (plain->type == dtype::bfloat16 || plain->type == dtype::float16 || plain->type == dtype::float32) return result;
   }
   std::string const prefix = module_stem(family, id) + ".";
   auto at = std::lower_bound(tensors.begin(), tensors.end(), prefix,
@@ -94,7 +96,7 @@ namespace detail {
     result.bytes += static_cast<index_t>(at->bytes);
     found = true;
   }
-  if (found) {
+  if (found && plain == nullptr) {
     result.parameters = 1;
     for (index_t const extent : module_shape(config, id)) result.parameters *= extent;
   }

@@ -11,6 +11,7 @@
 #include <slimtrim/model/weight_source.hpp>
 #include <slimtrim/pipeline/format/auto_awq.hpp>
 #include <slimtrim/pipeline/format/compressed_tensors.hpp>
+#include <slimtrim/pipeline/format/float8_checkpoint.hpp>
 #include <slimtrim/pipeline/format/gptq_checkpoint.hpp>
 
 #include <filesystem>
@@ -85,14 +86,15 @@ namespace detail {
     bool const second = version != nullptr && *version == "gptq_v2";
     return std::make_shared<gptq_checkpoint_format>(second ? 2 : 1);
   }
+  if (auto format = stored_float8(*quantization, name, place)) return format;
   if (name == "compressed-tensors") {
     ordered_json const* const layout = find_field(*quantization, "format");
     if (layout == nullptr || *layout != "pack-quantized")
-      throw input_error(place, "field 'quantization_config.format': expected \"pack-quantized\", found " +
+      throw input_error(place, "field 'quantization_config.format': expected \"pack-quantized\" or \"float-quantized\", found " +
                                    (layout == nullptr ? std::string("nothing") : layout->dump()));
   }
   if (auto format = find_packed_format(name)) return format;
-  throw input_error(place, "field 'quantization_config.quant_method': expected compressed-tensors, awq or gptq, found " +
+  throw input_error(place, "field 'quantization_config.quant_method': expected compressed-tensors, awq, gptq or fp8, found " +
                                printable(name));
 }
 

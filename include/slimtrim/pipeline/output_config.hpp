@@ -4,12 +4,15 @@
 #include <slimtrim/core/error.hpp>
 #include <slimtrim/io/json.hpp>
 #include <slimtrim/model/model_config.hpp>
+#include <slimtrim/model/module.hpp>
 #include <slimtrim/pipeline/plan.hpp>
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace slimtrim {
@@ -149,6 +152,47 @@ inline void set_widths(ordered_json& out, model_config const& before, model_conf
   return out;
 }
 
+/// `quantization` with every name of a module in its lists ("ignore", "targets", "modules_to_not_convert") as the plan renumbers
+/// it; names of modules that go are left out, patterns and everything else stay as they are.
+[[nodiscard]] inline ordered_json renamed_modules(ordered_json quantization, model_family const& family, plan const& p) {
+  std::string layer_prefix(family.pattern(module_role::attention_norm));
+  layer_prefix.resize(std::min(layer_prefix.find("{layer}"), layer_prefix.size()));
+  auto const renamed = [&](std::string const& name) -> std::optional<std::string> {
+    if (auto const id = parse_module(family, name + ".weight"); id && (is_attention_role(id->role) || is_feed_forward_role(id->role))) {
+      if (id->layer >= static_cast<index_t>(p.layers.size())) return name;
+      auto const target = planned_module(p, *id);
+      if (!target) return std::nullopt;
+      return module_stem(family, *target);
+    }
+    // A part of a layer that holds several modules.
+    if (layer_prefix.empty() || name.compare(0, layer_prefix.size(), layer_prefix) != 0) return name;
+    std::string_view rest(name);
+    rest.remove_prefix(layer_prefix.size());
+    index_t layer = 0;
+    if (!detail::take_number(rest, layer) || layer >= static_cast<index_t>(p.layers.size())) return name;
+    auto const target = planned_layer(p, layer);
+    if (!target) return std::nullopt;
+    return layer_prefix + std::to_string(*target) + std::string(rest);
+  };
+  std::function<void(ordered_json&)> const walk = [&](ordered_json& at) {
+    if (at.is_object())
+      for (auto& each : at) walk(each);
+    if (!at.is_array()) return;
+    ordered_json kept = ordered_json::array();
+    for (ordered_json& each : at) {
+      if (!each.is_string()) {
+        walk(each);
+        kept.push_back(std::move(each));
+      } else if (auto name = renamed(each.get<std::string>())) {
+        kept.push_back(std::move(*name));
+      }
+    }
+    at = std::move(kept);
+  };
+  walk(quantization);
+  return quantization;
+}
+
 /// Whether the plan makes novices in a layer that stays.
 [[nodiscard]] inline bool makes_novices(plan const& p) {
   return std::any_of(p.layers.begin(), p.layers.end(),
@@ -174,6 +218,7 @@ inline void set_widths(ordered_json& out, model_config const& before, model_conf
     notes.push_back("weights as compressed-tensors pack-quantized: transformers, vLLM, SGLang");
     if (fewest_bits < 4) notes.push_back("2- and 3-bit weights: no engine but slimtrim loads them");
   }
+  if (format == "fp8") notes.push_back("weights as 8-bit floats, copied as they were: whoever loads the input's");
   if (format == "awq") notes.push_back("weights as AutoAWQ GEMM: transformers, vLLM");
   if (format == "gptq") notes.push_back("weights as GPTQ version 1: transformers, vLLM, GPTQModel");
   return notes;

@@ -117,7 +117,8 @@ struct output_modules {
     std::string const stem = module_stem(family, *target);
     bool const changed = is_expert_matrix_role(e.id->role) && p.layer(e.id->layer).changes_weights(e.id->expert);
     if (!steps.empty() || changed) {
-      if (!e.suffix.empty())
+      bool const plain = tensor.type == dtype::bfloat16 || tensor.type == dtype::float16 || tensor.type == dtype::float32;
+      if (!e.suffix.empty() || !plain)
         throw input_error(input.place(), "tensor '" + printable(tensor.name) + "': is packed already, and the recipe would " +
                                              (changed ? "merge it or take neurons from it" : "slim it again"));
       slimmed_module m;

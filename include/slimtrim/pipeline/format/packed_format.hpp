@@ -46,6 +46,8 @@ class packed_format {
 
   /// The value of `quantization_config.quant_method`.
   [[nodiscard]] virtual std::string_view method() const = 0;
+  /// Whether matrices can be written in it. A format that is only read refuses `check`, `describe`, `emit` and `config`.
+  [[nodiscard]] virtual bool writes() const { return true; }
   /// Throws `usage_error` when the format cannot carry `scheme` for a [rows, columns] matrix; names `module`.
   virtual void check(std::string const& module, index_t rows, index_t columns, packed_scheme const& scheme) const = 0;
   /// The tensors that replace `<module>.weight`.
