@@ -5,11 +5,11 @@
 #   bench/recipes.sh build/slimtrim examples/models/tiny-mixtral TRAIN VALID bench/recipes/slimming.txt
 #
 # TRAIN and VALID are whatever --data takes. A list has one `name: recipe` a line; a recipe is in the one-line form, or
-# TOML with `;` for the ends of lines. WORK keeps models and JSON files (default: a temporary folder); a recipe whose
-# JSON files are there already is not run again.
+# TOML with `;` for the ends of lines; options of compress such as `--seed 3` may follow. WORK keeps models and JSON files
+# (default: a temporary folder); a recipe whose JSON files are there already is not run again.
 set -euo pipefail
 if [ $# -lt 5 ]; then
-  sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 slimtrim=$1 model=$2 train=$3 valid=$4
@@ -32,6 +32,12 @@ while IFS= read -r line; do
   number=$((number + 1))
   name=$(printf '%03d-%s' "$number" "${line%%: *}")
   recipe=${line#*: }
+  options=()
+  case $recipe in *' --'*)
+    read -r -a options <<<"${recipe#"${recipe%% --*}"}"
+    recipe=${recipe%% --*}
+    ;;
+  esac
   [ -e "$work/results/$name.eval.json" ] && continue
   case $recipe in *'[[step]]'*)
     tr ';' '\n' <<<"$recipe" >"$work/recipe.toml"
@@ -40,8 +46,8 @@ while IFS= read -r line; do
   esac
   echo "$name" >&2
   rm -rf "$work/model"
-  "$slimtrim" compress "$model" "$work/model" --recipe "$recipe" --stats "$work/statistics" "${calibration[@]}" --json \
-    --quiet >"$work/results/$name.compress.json"
+  "$slimtrim" compress "$model" "$work/model" --recipe "$recipe" --stats "$work/statistics" "${calibration[@]}" \
+    "${options[@]}" --json --quiet >"$work/results/$name.compress.json"
   "$slimtrim" eval "$work/model" --base "$model" "${measurement[@]}" --json --quiet >"$work/eval.json"
   mv "$work/eval.json" "$work/results/$name.eval.json"
 done <"$list"
