@@ -110,6 +110,7 @@ void bench_moe_layer(session& s) {
   index_t const most = 4096;
   cuda::moe_workspace<bfloat16> const work(s.on(), most, 2, experts, width, hidden);
   eager_layer eager(s, most * 2);
+  double routing_share = 0;
   for (index_t tokens : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096}) {
     auto const memory = random_halves(s, tokens * hidden, 1, 7);
     auto const X = reading(memory, tokens, hidden);
@@ -137,6 +138,25 @@ void bench_moe_layer(session& s) {
     };
     double const fused = time_graph(s, dense_copies, [&](int i) { run.template operator()<halves>(dense, i, cuda::moe_path::automatic); });
     line("fused bf16", fused, dense[0]->expert_bytes(), fused);
+    double const chosen =
+        time_graph(s, copies, [&](int i) { run.template operator()<codes>(w, i, cuda::moe_path::automatic); });
+    line("fused 4-bit", chosen, w[0]->expert_bytes(), fused);
+    double const share = s.bandwidth_share(distinct * w[0]->expert_bytes(), chosen);
+    struct judged {
+      index_t tokens;
+      double must_share, aim_share, must_times, aim_times;
+    };
+    for (judged const& of : {judged{1, 0.60, 0.75, 2.8, 3.4}, judged{8, 0.75, 0.88, 3.0, 3.6},
+                             judged{32, 0.65, 0.80, 2.8, 3.4}, judged{128, 0.35, 0.55, 2.0, 3.0}}) {
+      if (of.tokens != tokens) continue;
+      s.judge("MoE layer 4-bit, " + std::to_string(tokens) + " tokens: share of bandwidth", share, of.must_share,
+              of.aim_share);
+      s.judge("MoE layer 4-bit, " + std::to_string(tokens) + " tokens: x of our fused bf16", fused / chosen,
+              of.must_times, of.aim_times);
+    }
+    if (tokens == 4096)
+      s.judge("MoE layer 4-bit, prefill of 4096 tokens: share of the cuBLAS rate", s.rate_share(operations, chosen),
+              0.30, 0.55);
     if (tokens <= 128)
       line("fused 4-bit, few", time_graph(s, copies, [&](int i) { run.template operator()<codes>(w, i, cuda::moe_path::few); }), w[0]->expert_bytes(), fused);
     if (tokens >= 16)
@@ -147,8 +167,10 @@ void bench_moe_layer(session& s) {
       cuda::route<bfloat16>(s.on(), X, view.router, view.rule, {}, {indices, device_matrix<float>(work.factors.data(), tokens, 2), {}}, {});
       cuda::group_pairs(s.on(), as_const(indices), experts, work.groups());
     });
-    s.add({name("routing and grouping"), routing, {}});
+    s.add({name("routing and grouping"), routing, {{"of the layer", routing / chosen}}});
+    if (tokens <= 32) routing_share = std::max(routing_share, routing / chosen);
   }
+  s.judge("routing and grouping, greatest share of the layer up to 32 tokens", routing_share, 0.12, 0.05, true);
   s.backend.synchronise();
 }
 

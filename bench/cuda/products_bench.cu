@@ -1,9 +1,11 @@
-// Y = X Wᵀ for one to many tokens: a naive kernel, the few-token and the many-token kernel with 4-bit and bfloat16 weights,
-// and cuBLAS. Weights rotate among enough copies to leave L2.
+// Y = X Wᵀ for one to many tokens: a naive kernel, the few-token and the many-token kernel with 4-bit and bfloat16
+// weights, 2:4 sparse 4-bit weights, what `product` chooses, and cuBLAS. Weights rotate among enough copies to leave
+// L2.
 #include "support.cuh"
 
 #include <slimtrim/cuda/few_tokens.cuh>
 #include <slimtrim/cuda/many_tokens.cuh>
+#include <slimtrim/cuda/product.cuh>
 
 #include <memory>
 
@@ -20,14 +22,24 @@ __global__ void naive_product(cuda::tile_weight_view w, device_matrix<bfloat16 c
   Y(token, row) = sum;
 }
 
-void shape(session& s, index_t rows, index_t columns) {
-  constexpr auto codes = cuda::tile_kind::codes4, halves = cuda::tile_kind::bfloat16;
+// The least over shapes of what is judged, by number of tokens.
+struct least_of_shapes {
+  std::map<index_t, double> bandwidth, against_cublas;
+  static void keep(std::map<index_t, double>& in, index_t tokens, double value) {
+    auto const [at, added] = in.emplace(tokens, value);
+    if (!added && value < at->second) at->second = value;
+  }
+};
+
+void shape(session& s, index_t rows, index_t columns, least_of_shapes& least) {
+  constexpr auto codes = cuda::tile_kind::codes4, halves = cuda::tile_kind::bfloat16, sparse = cuda::tile_kind::sparse4;
   constexpr int copies = 8;
-  std::vector<std::unique_ptr<random_tiles>> w, dense;
+  std::vector<std::unique_ptr<random_tiles>> w, dense, thin;
   std::vector<cuda::device_buffer<bfloat16>> plain;
   for (std::uint32_t i = 0; i < copies; ++i) {
     w.push_back(std::make_unique<random_tiles>(s, rows, columns, codes, 100 + i));
     dense.push_back(std::make_unique<random_tiles>(s, rows, columns, halves, 200 + i));
+    thin.push_back(std::make_unique<random_tiles>(s, rows, columns, sparse, 400 + i));
     plain.push_back(random_halves(s, rows * columns, 0.03F, 300 + i));
   }
   double const bytes = static_cast<double>(w[0]->view.bytes()), dense_bytes = 2.0 * static_cast<double>(rows * columns);
@@ -55,6 +67,14 @@ void shape(session& s, index_t rows, index_t columns) {
              cuda::launch(s.stream, {dim3(static_cast<unsigned>(ceil_div(rows, 128)), static_cast<unsigned>(tokens)), 128, 0}, naive_product,
                           at(w, i), X, Y);
            }), bytes);
+    double const chosen =
+        time_graph(s, copies, [&](int i) { cuda::product<bfloat16, codes, float>(s.on(), at(w, i), X, Y); });
+    line("product 4-bit", chosen, bytes);
+    least_of_shapes::keep(least.bandwidth, tokens, s.bandwidth_share(bytes, chosen));
+    least_of_shapes::keep(least.against_cublas, tokens, blas / chosen);
+    double const sparse_chosen =
+        time_graph(s, copies, [&](int i) { cuda::product<bfloat16, sparse, float>(s.on(), at(thin, i), X, Y); });
+    line("product 2:4 4-bit", sparse_chosen, static_cast<double>(thin[0]->view.bytes()));
     if (tokens <= 32) {
       line("few tokens 4-bit", time_graph(s, copies, [&](int i) {
              cuda::few_tokens_product<bfloat16, codes, float>(s.on(), at(w, i), X, Y);
@@ -77,8 +97,22 @@ void shape(session& s, index_t rows, index_t columns) {
 }  // namespace
 
 void bench_products(session& s) {
-  shape(s, 14336, 4096);
-  shape(s, 4096, 14336);
+  least_of_shapes least;
+  shape(s, 14336, 4096, least);
+  shape(s, 4096, 14336, least);
+  s.judge("W4A16, 1 token: share of bandwidth", least.bandwidth[1], 0.75, 0.90);
+  s.judge("W4A16, 1 token: x of cuBLAS bf16", least.against_cublas[1], 3.0, 3.6);
+  struct line {
+    index_t tokens;
+    double must, aim;
+  };
+  for (line const& of : {line{16, 2.8, 3.5}, line{32, 2.2, 3.0}, line{64, 1.5, 2.2}, line{128, 1.0, 1.5}})
+    s.judge("W4A16, " + std::to_string(of.tokens) + " tokens: x of cuBLAS bf16", least.against_cublas[of.tokens],
+            of.must, of.aim);
+  double many = 1e30;
+  for (auto const& [tokens, value] : least.against_cublas)
+    if (tokens >= 256) many = std::min(many, value);
+  s.judge("W4A16, 256 and more tokens: least x of cuBLAS bf16", many, 0.75, 0.95);
 }
 
 }  // namespace cuda_bench

@@ -16,6 +16,7 @@ void bench_rows(session& s) {
     cuda::row_cosines<bfloat16, float>(s.on(), reading(a, n, m), reading(b, n, m), out.view());
   });
   s.add({"row cosines bf16 65536 x 4096", cosines, {{"of bandwidth", s.bandwidth_share(2 * bytes, cosines)}}});
+  s.judge("row cosines, share of bandwidth", s.bandwidth_share(2 * bytes, cosines), 0.70, 0.85);
   double const squares = time_graph(s, 2, [&](int) {
     cuda::column_square_sums<bfloat16, float>(s.on(), reading(a, n, m), sums.view());
   });
@@ -29,12 +30,14 @@ void bench_rows(session& s) {
   });
   double const moved = bytes + bytes / 4 + bytes / 64;
   s.add({"quantise and pack bf16 65536 x 4096, g128", packed, {{"of bandwidth", s.bandwidth_share(moved, packed)}}});
+  s.judge("quantise and pack, share of bandwidth", s.bandwidth_share(moved, packed), 0.70, 0.85);
   cuda::device_buffer<std::uint64_t> mask(n * m / 64);
   double const masks = time_graph(s, 2, [&](int) {
     cuda::select<bfloat16>(s.on(), reading(a, n, m), as_const(sums.view()), 2, 4, mask.matrix(n, m / 64));
   });
   s.add({"2:4 mask by Wanda, bf16 65536 x 4096", masks, {{"of bandwidth", s.bandwidth_share(bytes * (1 + 1.0 / 16), masks)}}});
 
+  s.judge("Wanda score and 2:4 mask, share of bandwidth", s.bandwidth_share(bytes * (1 + 1.0 / 16), masks), 0.70, 0.85);
   index_t const tokens = 16384;
   cuda::device_buffer<float> H(m * m), wide(tokens * m);
   cuda::check(cudaMemsetAsync(H.data(), 0, sizeof(float) * static_cast<std::size_t>(m * m), s.stream), "zero");
@@ -50,9 +53,10 @@ void bench_rows(session& s) {
   line("Gram float, SSYRK", time_graph(s, 2, [&](int) {
          cuda::gram_update<float, float>(s.on(), 1.0F, reading(wide, tokens, m), H.matrix(m, m));
        }));
-  line("Gram bf16 on tensor cores", time_graph(s, 2, [&](int) {
-         cuda::gram_update<bfloat16, float>(s.on(), 1.0F, reading(a, tokens, m), H.matrix(m, m));
-       }));
+  double const gram = time_graph(
+      s, 2, [&](int) { cuda::gram_update<bfloat16, float>(s.on(), 1.0F, reading(a, tokens, m), H.matrix(m, m)); });
+  line("Gram bf16 on tensor cores", gram);
+  s.judge("Gram update against cuBLAS SGEMM", sgemm / gram, 5, 8);
   s.backend.synchronise();
 }
 

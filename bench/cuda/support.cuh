@@ -29,13 +29,24 @@ struct result {
   std::vector<std::pair<std::string, double>> figures{};
 };
 
+/// One line of the issue's table: what was measured against what must and what should be reached.
+struct verdict {
+  std::string what;
+  double value = 0, must = 0, aim = 0;
+  bool at_most = false;  // smaller is better
+};
+
 struct session {
   cudaStream_t stream{};
   cuda_backend backend;
   double read_bandwidth = 0;   // bytes a second
   double cublas_rate = 0;      // bf16 operations a second
   std::vector<result> results{};
+  std::vector<verdict> verdicts{};
 
+  void judge(std::string what, double value, double must, double aim, bool at_most = false) {
+    verdicts.push_back({std::move(what), value, must, aim, at_most});
+  }
   explicit session(cudaStream_t on) : stream(on), backend(on) {}
   cuda::context& on() { return backend.on(); }
 
@@ -119,6 +130,20 @@ static __global__ void fill_bits(std::uint32_t* to, index_t count, std::uint32_t
   }
 }
 
+// The places of sparse tiles: two different ones, ascending, in every four bits of the last third of a tile.
+static __global__ void fill_places(std::uint32_t* words, index_t count) {
+  index_t const step = static_cast<index_t>(gridDim.x) * blockDim.x;
+  for (index_t i = static_cast<index_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
+    if (i % cuda::sparse_tile::words < cuda::sparse_tile::place_words) continue;
+    std::uint32_t x = words[i], places = 0;
+    for (int n = 0; n < 8; ++n, x >>= 4) {
+      std::uint32_t const first = x & 1U, second = first + 1 + (x >> 1 & 1U);
+      places |= (first | second << 2) << (4 * n);
+    }
+    words[i] = places;
+  }
+}
+
 // Uniform in (-size, size), or around `size` when `positive`, as bfloat16.
 static __global__ void fill_halves(bfloat16* to, index_t count, float size, bool positive, std::uint32_t seed) {
   index_t const step = static_cast<index_t>(gridDim.x) * blockDim.x;
@@ -147,12 +172,15 @@ struct random_tiles {
     view.rows = rows;
     view.columns = columns;
     view.kind = kind;
-    view.scale_kind = kind == cuda::tile_kind::codes4 ? cuda::tile_scale::bfloat16 : cuda::tile_scale::none;
+    view.scale_kind = cuda::has_codes(kind) ? cuda::tile_scale::bfloat16 : cuda::tile_scale::none;
     view.group_shift = 1;
     words = cuda::device_buffer<cuda::words4>(view.words_needed());
-    if (kind == cuda::tile_kind::codes4) {
+    if (cuda::has_codes(kind)) {
       cuda::launch(s.stream, {dim3(1024), 256, 0}, fill_bits, reinterpret_cast<std::uint32_t*>(words.data()),
                    4 * view.words_needed(), seed);
+      if (kind == cuda::tile_kind::sparse4)
+        cuda::launch(s.stream, {dim3(1024), 256, 0}, fill_places, reinterpret_cast<std::uint32_t*>(words.data()),
+                     4 * view.words_needed());
       scales = random_halves(s, view.scales_needed(), 0.01F, seed + 1, true);
       view.scales = reinterpret_cast<std::uint16_t const*>(scales.data());
     } else {
@@ -174,5 +202,7 @@ void bench_ceilings(session&);
 void bench_products(session&);
 void bench_moe_layer(session&);
 void bench_rows(session&);
+void bench_gptq(session&);
+void bench_awq(session&);
 
 }  // namespace cuda_bench

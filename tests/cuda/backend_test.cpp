@@ -79,6 +79,19 @@ TEST_CASE("cuda: a row that is not finite is reported once, by its number") {
   CHECK(device.download<float>(out) == std::vector<float>{1, 1, 0});
 }
 
+TEST_CASE("cuda: memory that cannot be had is an error that says how much, and nothing afterwards suffers") {
+  cuda_tests::device_memory device;
+  CHECK_THROWS_WITH_AS(cuda::device_buffer<float>(index_t{1} << 50),
+                       "cuda: device memory exhausted: 4503599627370496 bytes could not be had", system_failure);
+  tensor<float, 2> X(3, 40);
+  X.fill(1.0F);
+  auto const x = device.upload_matrix<float>(X, backend_tests::layout::rows);
+  auto const out = device.vector<float>(3);
+  CHECK_NOTHROW(row_cosines(device.backend(), x, x, out));
+  device.backend().synchronise();
+  CHECK(device.download<float>(out) == std::vector<float>{1, 1, 1});
+}
+
 TEST_CASE("cuda: the cosine of two vectors in device memory is made of dots") {
   cuda_tests::device_memory device;
   tensor<float, 2> X(2, 100);

@@ -1,8 +1,12 @@
-# Compiles SOURCE to OBJECT with nvcc for sm_90a and keeps the report of registers and spills beside it.
+# Compiles SOURCE to OBJECT with nvcc for ARCHITECTURES (90a, ...) and keeps the report of registers and spills beside it.
 get_filename_component(folder ${OBJECT} DIRECTORY)
 file(MAKE_DIRECTORY ${folder})
+set(code)
+foreach(architecture IN LISTS ARCHITECTURES)
+  list(APPEND code -gencode=arch=compute_${architecture},code=sm_${architecture})
+endforeach()
 execute_process(
-  COMMAND ${COMPILER} -std=c++20 -O2 -gencode=arch=compute_90a,code=sm_90a -Xptxas -v ${FLAGS} -x cu -MD -MF ${OBJECT}.d
+  COMMAND ${COMPILER} -std=c++20 -O2 ${code} -Xptxas -v ${FLAGS} -x cu -MD -MF ${OBJECT}.d
           -c ${SOURCE} -o ${OBJECT}
   RESULT_VARIABLE failed OUTPUT_VARIABLE output ERROR_VARIABLE output)
 file(WRITE ${OBJECT}.report "${output}")

@@ -10,7 +10,7 @@ if(TARGET tests_cuda)
   target_compile_options(tests_cuda PRIVATE -Wno-unknown-pragmas)
   add_test(NAME cuda/reversed_threads
     COMMAND ${CMAKE_COMMAND} -E env SLIMTRIM_EMULATOR_REVERSED=1 $<TARGET_FILE:tests_cuda>
-            --source-file=*few_tokens*,*many_tokens*,*moe_layer*,*route*,*quantize*,*product*,*rms_norm*,*moe_front*,*rotary*,*attention*,*sample*,*accelerator*)
+            --source-file=*few_tokens*,*many_tokens*,*moe_layer*,*route*,*quantize*,*product*,*rms_norm*,*moe_front*,*rotary*,*attention*,*sample*,*accelerator*,*column_sweep*,*gptq*,*awq*)
 endif()
 
 # The program on a device module over emulated threads: the same checks that a device gets below, on fewer tokens.
@@ -36,31 +36,36 @@ if(NOT TARGET slimtrim_cuda OR NOT CMAKE_CUDA_COMPILER)
   return()
 endif()
 
-# slimtrim_nvcc(<object> <source> <extra flags...>): an object of one CUDA source and the compiler's resource report.
-function(slimtrim_nvcc object source)
+# slimtrim_nvcc(<object> <source> <architectures> <extra flags...>): an object of one CUDA source and the compiler's resource report.
+function(slimtrim_nvcc object source architectures)
   add_custom_command(OUTPUT ${object}
     COMMAND ${CMAKE_COMMAND} -DCOMPILER=${CMAKE_CUDA_COMPILER} -DSOURCE=${source} -DOBJECT=${object}
+            "-DARCHITECTURES=${architectures}"
             "-DFLAGS=-I${PROJECT_SOURCE_DIR}/include;-I${PROJECT_SOURCE_DIR}/tests;${ARGN}"
             -P ${slimtrim_cuda_tests}/compile.cmake
-    DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${source}" VERBATIM)
+    DEPENDS ${source} ${slimtrim_cuda_tests}/compile.cmake DEPFILE ${object}.d COMMENT "nvcc ${source}" VERBATIM)
 endfunction()
 
 # Files that launch kernels; layouts alone need no device.
-file(GLOB sources CONFIGURE_DEPENDS ${slimtrim_cuda_tests}/*_test.cpp ${slimtrim_cuda_tests}/model/*_test.cpp)
+file(GLOB sources CONFIGURE_DEPENDS ${slimtrim_cuda_tests}/*_test.cpp ${slimtrim_cuda_tests}/model/*_test.cpp
+     ${slimtrim_cuda_tests}/device/*_test.cu)
 set(objects)
 set(names)
+set(files)
 foreach(source IN LISTS sources)
   file(STRINGS ${source} device_code REGEX "\\.cuh>")
   if(device_code)
     get_filename_component(name ${source} NAME_WE)
     set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/${name}.o)
-    slimtrim_nvcc(${object} ${source})
+    slimtrim_nvcc(${object} ${source} 90a)
     list(APPEND objects ${object})
+    get_filename_component(file ${source} NAME)
+    list(APPEND files ${file})
     string(REGEX REPLACE "_test$" "" name ${name})
     list(APPEND names ${name})
   endif()
 endforeach()
-slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/main.o ${slimtrim_cuda_tests}/device_main.cu)
+slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/main.o ${slimtrim_cuda_tests}/device_main.cu 90a)
 list(APPEND objects ${CMAKE_CURRENT_BINARY_DIR}/cuda/main.o)
 set(program ${CMAKE_CURRENT_BINARY_DIR}/cuda/device_tests)
 add_custom_command(OUTPUT ${program}
@@ -70,12 +75,35 @@ add_custom_target(tests_cuda_device DEPENDS ${program})
 add_test(NAME cuda/compile COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target tests_cuda_device)
 set_tests_properties(cuda/compile PROPERTIES LABELS cuda TIMEOUT 1800 FIXTURES_SETUP cuda_device_tests)
 add_test(NAME cuda/resources
-  COMMAND ${CMAKE_COMMAND} -DFOLDER=${CMAKE_CURRENT_BINARY_DIR}/cuda -P ${slimtrim_cuda_tests}/check_resources.cmake)
-set_tests_properties(cuda/resources PROPERTIES LABELS cuda FIXTURES_REQUIRED cuda_device_tests)
-foreach(name IN LISTS names)
-  add_test(NAME gpu/${name} COMMAND ${program} --source-file=*/${name}_test.cpp)
+  COMMAND ${CMAKE_COMMAND} -DFOLDER=${CMAKE_CURRENT_BINARY_DIR}/cuda -DSOURCES=${slimtrim_cuda_tests}
+          "-DARCHITECTURES=sm_80;sm_90a" -P ${slimtrim_cuda_tests}/check_resources.cmake)
+set_tests_properties(cuda/resources PROPERTIES LABELS cuda FIXTURES_REQUIRED "cuda_device_tests;cuda_instances")
+foreach(name file IN ZIP_LISTS names files)
+  add_test(NAME gpu/${name} COMMAND ${program} --source-file=*/${file})
   set_tests_properties(gpu/${name} PROPERTIES LABELS gpu FIXTURES_REQUIRED cuda_device_tests SKIP_RETURN_CODE 77
                        FAIL_REGULAR_EXPRESSION "test cases: 0 ")
+endforeach()
+
+# Every kernel that ships, for the oldest GPU that runs them and for the newest that has code of its own.
+file(GLOB sources CONFIGURE_DEPENDS ${slimtrim_cuda_tests}/instances/*.cu)
+set(objects)
+foreach(source IN LISTS sources)
+  get_filename_component(name ${source} NAME_WE)
+  slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/instances/${name}.o ${source} "80;90a")
+  list(APPEND objects ${CMAKE_CURRENT_BINARY_DIR}/cuda/instances/${name}.o)
+endforeach()
+add_custom_target(tests_cuda_instances DEPENDS ${objects})
+add_test(NAME cuda/compile_instances COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target tests_cuda_instances)
+set_tests_properties(cuda/compile_instances PROPERTIES LABELS cuda TIMEOUT 1800 DEPENDS cuda/compile FIXTURES_SETUP cuda_instances)
+
+# The examples of embedding, each as its own user would build it.
+add_test(NAME cuda/compile_examples
+  COMMAND ${CMAKE_COMMAND} -DCOMPILER=${CMAKE_CUDA_COMPILER} -DSOURCE=${PROJECT_SOURCE_DIR} -DBUILD=${CMAKE_CURRENT_BINARY_DIR}/cuda/examples
+          -DHOST=${CMAKE_CXX_COMPILER} -P ${PROJECT_SOURCE_DIR}/examples/embed_cuda/build.cmake)
+set_tests_properties(cuda/compile_examples PROPERTIES LABELS cuda TIMEOUT 900 DEPENDS cuda/compile FIXTURES_SETUP cuda_examples)
+foreach(example IN ITEMS engine library)
+  add_test(NAME gpu/embed_cuda_${example} COMMAND ${CMAKE_CURRENT_BINARY_DIR}/cuda/examples/${example})
+  set_tests_properties(gpu/embed_cuda_${example} PROPERTIES LABELS gpu FIXTURES_REQUIRED cuda_examples SKIP_RETURN_CODE 77)
 endforeach()
 
 # The benchmarks, so that they keep compiling; bench/cuda/run.sh compiles and runs them on a machine with a device.
@@ -83,7 +111,7 @@ file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/cuda/*.cu)
 set(objects)
 foreach(source IN LISTS sources)
   get_filename_component(name ${source} NAME_WE)
-  slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/${name}.o ${source})
+  slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/${name}.o ${source} 90a)
   list(APPEND objects ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/${name}.o)
 endforeach()
 set(program ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/bench_cuda)
@@ -93,7 +121,7 @@ add_custom_target(bench_cuda_device DEPENDS ${program})
 
 # The paper's table, and the program's device against its host on the bundled model.
 set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/paper_table.o)
-slimtrim_nvcc(${object} ${PROJECT_SOURCE_DIR}/bench/cuda/paper_table/main.cu)
+slimtrim_nvcc(${object} ${PROJECT_SOURCE_DIR}/bench/cuda/paper_table/main.cu 90a)
 set(table ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/paper_table)
 add_custom_command(OUTPUT ${table}
   COMMAND ${CMAKE_CUDA_COMPILER} -o ${table} ${object} -lcublas -lcusolver DEPENDS ${object} VERBATIM)

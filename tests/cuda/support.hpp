@@ -16,6 +16,8 @@ using namespace slimtrim;
 
 class device_memory {
  public:
+  device_memory() = default;
+  explicit device_memory(cudaStream_t stream) : backend_(stream) {}
   [[nodiscard]] cuda_backend const& backend() const { return backend_; }
 
   // For backend_tests::placed: a copy of the storage, and back.

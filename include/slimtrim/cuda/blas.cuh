@@ -13,7 +13,18 @@ namespace slimtrim {
 inline namespace v0 {
 namespace cuda {
 
+/// How products of floats are formed: `single`, or `tensor_float` on tensor cores, operands rounded to 11 bits of
+/// mantissa.
+enum class float_precision { single, tensor_float };
+
 namespace detail {
+
+template <class T>
+[[nodiscard]] constexpr cublasComputeType_t blas_compute(float_precision precision) {
+  if (std::is_same_v<T, double>) return CUBLAS_COMPUTE_64F;
+  return std::is_same_v<T, float> && precision == float_precision::tensor_float ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                                                                : CUBLAS_COMPUTE_32F;
+}
 
 template <class T>
 inline constexpr cudaDataType blas_type = std::is_same_v<T, double>     ? CUDA_R_64F
@@ -73,32 +84,33 @@ class blas_operand {
 
 }  // namespace detail
 
-/// C = alpha A B + beta C. A: [n, k], B: [k, m], C: [n, m]; beta = 0 does not read C. T: float, double, or a 16-bit type
-/// with a float result. Sums in float (double for double), without TF32. The same bits for the same shapes and layouts on
-/// the same device and library. Scratch: a copy of every operand that is neither row- nor column-major.
+/// C = alpha A B + beta C. A: [n, k], B: [k, m], C: [n, m]; beta = 0 does not read C. T: float, double, or a 16-bit
+/// type with a float result. Sums in float (double for double); floats are rounded to TF32 where `precision` says so,
+/// and only there. The same bits for the same shapes and layouts on the same device and library. Scratch: a copy of
+/// every operand that is neither row- nor column-major.
 template <class T, class Result = accumulator_t<T>>
 void gemm(context& on, Result alpha, device_matrix<T const> A, device_matrix<T const> B, Result beta,
-          device_matrix<Result> C) {
+          device_matrix<Result> C, float_precision precision = float_precision::single) {
   index_t const n = C.extent(0), m = C.extent(1), k = A.extent(1);
   if (n == 0 || m == 0) return;
   if (k == 0) return for_each_element(on, n, m, false, detail::scale_element<Result>{beta, C});
   if (!detail::column_major(C)) {
     if (detail::column_major(transposed(C))) {
-      gemm<T, Result>(on, alpha, transposed(B), transposed(A), beta, transposed(C));
+      gemm<T, Result>(on, alpha, transposed(B), transposed(A), beta, transposed(C), precision);
       return;
     }
     auto const dense = on.scratch_for<Result>(n * m);
     device_matrix<Result> const copy(dense.data(), n, m);
     if (beta != Result{0}) copy_elements<Result, Result>(on, C, copy);
-    gemm<T, Result>(on, alpha, A, B, beta, copy);
+    gemm<T, Result>(on, alpha, A, B, beta, copy, precision);
     copy_elements<Result, Result>(on, copy, C);
     return;
   }
   detail::blas_operand<T> const a(on, A), b(on, B);
-  constexpr auto compute = std::is_same_v<T, double> ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F;
-  check(cublasGemmEx(on.blas(), a.operation, b.operation, detail::blas_size(n), detail::blas_size(m), detail::blas_size(k),
-                     &alpha, a.data(), detail::blas_type<T>, a.leading(), b.data(), detail::blas_type<T>, b.leading(), &beta,
-                     C.data, detail::blas_type<Result>, detail::leading_dimension(C), compute, CUBLAS_GEMM_DEFAULT),
+  check(cublasGemmEx(on.blas(), a.operation, b.operation, detail::blas_size(n), detail::blas_size(m),
+                     detail::blas_size(k), &alpha, a.data(), detail::blas_type<T>, a.leading(), b.data(),
+                     detail::blas_type<T>, b.leading(), &beta, C.data, detail::blas_type<Result>,
+                     detail::leading_dimension(C), detail::blas_compute<T>(precision), CUBLAS_GEMM_DEFAULT),
         "cuda::gemm");
 }
 

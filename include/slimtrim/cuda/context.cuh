@@ -66,11 +66,16 @@ class context {
   [[nodiscard]] int compute_capability() const { return 10 * major_ + minor_; }
   [[nodiscard]] device_report* report() const { return report_.data(); }
 
+  /// Made at its first use, which allocates: call it once before a stream is captured.
   [[nodiscard]] cublasHandle_t blas() {
     if (!blas_made_) {
       check(cublasCreate(&blas_), "cuda::context: cuBLAS");
       blas_made_ = true;
       check(cublasSetStream(blas_, stream_), "cuda::context: cuBLAS");
+      // Memory of our own: without it cuBLAS takes new memory for every captured graph, and keeps it. Setting the
+      // stream would undo this, so it comes second. 32 MiB is what cuBLAS asks for on sm_90.
+      blas_workspace_ = device_buffer<unsigned char>(index_t{32} << 20);
+      check(cublasSetWorkspace(blas_, blas_workspace_.data(), std::size_t{32} << 20), "cuda::context: cuBLAS");
     }
     return blas_;
   }
@@ -103,6 +108,7 @@ class context {
   int device_ = 0, multiprocessors_ = 0, major_ = 0, minor_ = 0;
   cudaMemPool_t pool_{};
   device_buffer<device_report> report_;
+  device_buffer<unsigned char> blas_workspace_;
   cublasHandle_t blas_{};
   cusolverDnHandle_t solver_{};
   bool blas_made_ = false, solver_made_ = false;

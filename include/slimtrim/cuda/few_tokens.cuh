@@ -21,7 +21,7 @@ struct few_tokens_shape {
   static constexpr int warps = 8;
   /// Tiles in flight a warp: 16 or 64 bytes a lane each.
   template <tile_kind Kind>
-  static constexpr int depth = Kind == tile_kind::codes4 ? 4 : 2;
+  static constexpr int depth = has_codes(Kind) ? 4 : 2;
   /// Tiles that a warp takes before the next warp's turn.
   static constexpr int turn = 2;
   /// The most tokens that one pass over the weights serves.
@@ -61,7 +61,7 @@ __device__ __forceinline__ void multiply_strip(tile_weight_view const& w, index_
       if (i >= count) break;
       lane_tile<Kind> const now = ring[d];
       if (i + depth < count) reader.load(block_at(i + depth), ring[d]);
-      std::uint32_t const column = block_at(i) * tile::block_columns + 16 * static_cast<std::uint32_t>(lane % 4);
+      std::uint32_t const column = block_at(i) * tile::block_columns;
       std::uint32_t raised[2];
       raised_zeros<T>(now.zeros, raised);
       lane_activations x[TokenTiles];
@@ -69,24 +69,20 @@ __device__ __forceinline__ void multiply_strip(tile_weight_view const& w, index_
 #pragma unroll
       for (int n = 0; n < TokenTiles; ++n) {
         x[n] = {};
-        if (token_rows[n] == nullptr) continue;
-        auto const* const from = reinterpret_cast<words4 const*>(token_rows[n] + column);
-        x[n].half[0] = load_shared_by_blocks(from);
-        x[n].half[1] = load_shared_by_blocks(from + 1);
+        if (token_rows[n] != nullptr) read_activations<Kind>(token_rows[n] + column, lane, x[n]);
       }
 #pragma unroll
-      for (int step = 0; step < tile::steps; ++step) {
+      for (int step = 0; step < tile_steps<Kind>; ++step) {
         std::uint32_t a[4];
         weight_registers<T, Kind>(now, step, raised, a);
 #pragma unroll
         for (int n = 0; n < TokenTiles; ++n) {
           if (n >= live_tiles) break;
-          std::uint32_t const b[2] = {x[n].word(2 * step), x[n].word(2 * step + 1)};
-          multiply_tile<T>(part[n], a, b);
+          multiply_step<T, Kind>(part[n], now, step, a, x[n].word + step_words<Kind> * step);
         }
       }
       float scale[2] = {1, 1};
-      if constexpr (Kind == tile_kind::codes4) scales_of(w.scale_kind, now.scales, scale);
+      if constexpr (has_codes(Kind)) scales_of(w.scale_kind, now.scales, scale);
 #pragma unroll
       for (int n = 0; n < TokenTiles; ++n)
 #pragma unroll
@@ -161,7 +157,7 @@ void few_tokens_product(context& on, tile_weight_view const& w, device_matrix<T 
            detail::few_tokens_kernel<T, Kind, TokenTiles, Result>, w, X, Y);
   };
   expects(X.extent(0) <= few_tokens_shape::most_tokens, "few_tokens_product", "tokens: expected at most 32");
-  expects(takes_activations(X), "few_tokens_product", "X: expected rows aligned to 16 bytes");
+  check_product_operands<T, Kind, Result>(w, X, Y, "few_tokens_product");
   if (X.extent(0) == 0) return;
   if (X.extent(0) <= 8) return run.template operator()<1>();
   if (X.extent(0) <= 16) return run.template operator()<2>();

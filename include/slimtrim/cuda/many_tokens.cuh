@@ -55,7 +55,8 @@ __device__ __forceinline__ void multiply_tokens(tile_weight_view const& w, index
                                                 float (&sums)[many_tokens_shape::strips_a_warp][TokenTiles][4]) {
   constexpr int strips = many_tokens_shape::strips_a_warp, stages = many_tokens_shape::stages;
   constexpr int stage_bytes = TokenTiles * tile::tokens * many_tokens_shape::row_bytes;
-  constexpr int depth = Kind == tile_kind::codes4 ? 2 : 1;
+  constexpr int depth = has_codes(Kind) ? 2 : 1;
+  constexpr int half_steps = tile_steps<Kind> / 2;
   unsigned char* const shared = shared_memory();
   int const lane = static_cast<int>(threadIdx.x % 32);
   index_t const last_strip = w.strips() - 1;
@@ -92,33 +93,43 @@ __device__ __forceinline__ void multiply_tokens(tile_weight_view const& w, index
         reader1.load(static_cast<std::uint32_t>(block + depth), ring[d][1]);
       }
       unsigned char const* const mine = shared + (block - first_block) % stages * stage_bytes +
-                                        lane / 4 * many_tokens_shape::row_bytes + 32 * (lane % 4);
+                                        lane / 4 * many_tokens_shape::row_bytes +
+                                        (Kind == tile_kind::sparse4 ? 64 * (lane % 4 / 2) : 32 * (lane % 4));
       float part[strips][TokenTiles][4] = {};
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        std::uint32_t a[strips][2][4];
+        std::uint32_t a[strips][half_steps][4];
 #pragma unroll
         for (int s = 0; s < strips; ++s) {
           std::uint32_t raised[2];
           raised_zeros<T>(now[s].zeros, raised);
 #pragma unroll
-          for (int step = 0; step < 2; ++step) weight_registers<T, Kind>(now[s], 2 * half + step, raised, a[s][step]);
+          for (int step = 0; step < half_steps; ++step)
+            weight_registers<T, Kind>(now[s], half_steps * half + step, raised, a[s][step]);
         }
 #pragma unroll
         for (int n = 0; n < TokenTiles; ++n) {
-          words4 const x = *reinterpret_cast<words4 const*>(mine + n * tile::tokens * many_tokens_shape::row_bytes + 16 * half);
-#pragma unroll
-          for (int step = 0; step < 2; ++step) {
-            std::uint32_t const b[2] = {x.word[2 * step], x.word[2 * step + 1]};
-#pragma unroll
-            for (int s = 0; s < strips; ++s) multiply_tile<T>(part[s][n], a[s][step], b);
+          auto const* const from =
+              reinterpret_cast<words4 const*>(mine + n * tile::tokens * many_tokens_shape::row_bytes);
+          words4 x;
+          if constexpr (Kind == tile_kind::sparse4) {
+            take_half(from[2 * half], lane, x.word);
+            take_half(from[2 * half + 1], lane, x.word + 2);
+          } else {
+            x = from[half];
           }
+#pragma unroll
+          for (int step = 0; step < half_steps; ++step)
+#pragma unroll
+            for (int s = 0; s < strips; ++s)
+              multiply_step<T, Kind>(part[s][n], now[s], half_steps * half + step, a[s][step],
+                                     x.word + step_words<Kind> * step);
         }
       }
 #pragma unroll
       for (int s = 0; s < strips; ++s) {
         float scale[2] = {1, 1};
-        if constexpr (Kind == tile_kind::codes4) scales_of(w.scale_kind, now[s].scales, scale);
+        if constexpr (has_codes(Kind)) scales_of(w.scale_kind, now[s].scales, scale);
 #pragma unroll
         for (int n = 0; n < TokenTiles; ++n)
 #pragma unroll
@@ -139,16 +150,18 @@ __device__ __forceinline__ void rows_to_fetch(int count, T const* (&rows)[TokenT
 }
 
 [[nodiscard]] __device__ __forceinline__ index_t strip_of_warp() {
-  return (static_cast<index_t>(blockIdx.x) * many_tokens_shape::warps + threadIdx.x / 32) * many_tokens_shape::strips_a_warp;
+  return (static_cast<index_t>(blockIdx.y) * many_tokens_shape::warps + threadIdx.x / 32) *
+         many_tokens_shape::strips_a_warp;
 }
 
-// Grid: 128 rows, tile of tokens, part of the columns. With one part Y is written, with several each part of `partial`,
+// Grid: tile of tokens, 128 rows, part of the columns; blocks that run together share weights, and the activations of
+// all tokens, which are fewer bytes, stay in L2. With one part Y is written, with several each part of `partial`,
 // [parts, tokens, rows].
 template <half_precision T, tile_kind Kind, int TokenTiles, class Result>
 __global__ void __launch_bounds__(32 * many_tokens_shape::warps)
     many_tokens_kernel(tile_weight_view w, device_matrix<T const> X, device_matrix<Result> Y, float* partial) {
   int const blocks = static_cast<int>(w.blocks()), parts = static_cast<int>(gridDim.z), part = static_cast<int>(blockIdx.z);
-  index_t const first_token = static_cast<index_t>(blockIdx.y) * TokenTiles * tile::tokens, tokens = X.extent(0);
+  index_t const first_token = static_cast<index_t>(blockIdx.x) * TokenTiles * tile::tokens, tokens = X.extent(0);
   int const count = static_cast<int>(tokens - first_token < TokenTiles * tile::tokens ? tokens - first_token : TokenTiles * tile::tokens);
   T const* rows[TokenTiles / 2];
   rows_to_fetch<T, TokenTiles>(count, rows, [&](int i) { return X.data + (first_token + i) * X.stride(0); });
@@ -203,15 +216,16 @@ struct add_parts {
 /// parts * T * out floats. Deterministic on one kind of device.
 template <half_precision T, tile_kind Kind, class Result>
 void many_tokens_product(context& on, tile_weight_view const& w, device_matrix<T const> X, device_matrix<Result> Y) {
-  expects(takes_activations(X), "many_tokens_product", "X: expected rows aligned to 16 bytes");
+  check_product_operands<T, Kind, Result>(w, X, Y, "many_tokens_product");
   if (X.extent(0) == 0) return;
   auto const run = [&]<int TokenTiles>() {
     index_t const across = ceil_div(w.rows, many_tokens_shape::rows), down = ceil_div(X.extent(0), TokenTiles * tile::tokens);
-    expects(down <= 65535, "many_tokens_product", "tokens: expected at most 64 * 65535");
+    expects(across <= 65535, "many_tokens_product", "rows of the weight: expected at most 128 * 65535");
     int const parts = parts_of_columns(across * down, w.blocks(), on.multiprocessors());
     auto const partial = on.scratch_for<float>(parts > 1 ? parts * X.extent(0) * w.rows : 0);
-    launch(on.stream(), {dim3(blocks_for(across), static_cast<unsigned>(down), static_cast<unsigned>(parts)),
-                         32 * many_tokens_shape::warps, many_tokens_shape::shared_bytes(TokenTiles)},
+    launch(on.stream(),
+           {dim3(blocks_for(down), static_cast<unsigned>(across), static_cast<unsigned>(parts)),
+            32 * many_tokens_shape::warps, many_tokens_shape::shared_bytes(TokenTiles)},
            detail::many_tokens_kernel<T, Kind, TokenTiles, Result>, w, X, Y, partial.data());
     if (parts > 1)
       for_each_element(on, Y.extent(0), Y.extent(1), false, detail::add_parts<Result>{partial.data(), parts, Y});

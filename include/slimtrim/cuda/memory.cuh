@@ -29,8 +29,10 @@ namespace detail {
 
 // Turns "out of memory" into a message that says how much was asked for.
 inline void check_allocation(cudaError_t status, std::size_t bytes) {
-  if (status == cudaErrorMemoryAllocation)
+  if (status == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());  // as `check` does
     throw system_failure("cuda: device memory exhausted: " + std::to_string(bytes) + " bytes could not be had");
+  }
   check(status, "cuda: allocation");
 }
 

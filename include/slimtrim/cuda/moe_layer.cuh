@@ -16,6 +16,7 @@
 #include <slimtrim/cuda/moe_many.cuh>
 #include <slimtrim/cuda/moe_view.cuh>
 #include <slimtrim/cuda/route.cuh>
+#include <slimtrim/tensor/subview.hpp>
 
 #include <cstdint>
 

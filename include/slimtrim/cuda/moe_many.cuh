@@ -13,12 +13,12 @@ namespace cuda {
 
 namespace detail {
 
-// Grid: 128 rows of gate and up, tile of pairs.
+// Grid: tile of pairs, 128 rows of gate and up.
 template <half_precision T, tile_kind Kind, int TokenTiles>
 __global__ void __launch_bounds__(32 * many_tokens_shape::warps)
     moe_many_gate_up(moe_layer_view<T> layer, device_matrix<T const> X, expert_groups groups, T* activations) {
   token_tile const mine = tile_of_tokens(groups.offsets, static_cast<int>(layer.experts), TokenTiles * tile::tokens,
-                                         static_cast<int>(blockIdx.y));
+                                         static_cast<int>(blockIdx.x));
   if (mine.expert < 0) return;
   tile_weight_view const w = layer.gate_up[mine.expert];
   int const slots = static_cast<int>(layer.rule.top_k);
@@ -44,12 +44,12 @@ __global__ void __launch_bounds__(32 * many_tokens_shape::warps)
   }
 }
 
-// Grid: 128 rows of down, tile of pairs.
+// Grid: tile of pairs, 128 rows of down.
 template <half_precision T, tile_kind Kind, int TokenTiles>
 __global__ void __launch_bounds__(32 * many_tokens_shape::warps)
     moe_many_down(moe_layer_view<T> layer, T const* activations, float const* factors, expert_groups groups, float* routed) {
   token_tile const mine = tile_of_tokens(groups.offsets, static_cast<int>(layer.experts), TokenTiles * tile::tokens,
-                                         static_cast<int>(blockIdx.y));
+                                         static_cast<int>(blockIdx.x));
   if (mine.expert < 0) return;
   tile_weight_view const w = layer.down[mine.expert];
   T const* rows[TokenTiles / 2];
@@ -101,11 +101,12 @@ void moe_many(context& on, moe_layer_view<T> const& layer, device_matrix<T const
               moe_workspace<T> const& work, bool accumulate) {
   index_t const slots = layer.rule.top_k;
   index_t const tiles = most_token_tiles(X.extent(0) * slots, layer.experts, TokenTiles * tile::tokens);
-  expects(tiles <= 65535, "cuda::moe_layer", "tokens: expected fewer tiles than a grid is high");
   expects(takes_activations(X), "cuda::moe_layer", "X: expected rows aligned to 16 bytes");
   auto const shape = [&](index_t rows) {
-    return launch_shape{dim3(blocks_for(ceil_div(rows, many_tokens_shape::rows)), static_cast<unsigned>(tiles)),
-                        32 * many_tokens_shape::warps, many_tokens_shape::shared_bytes(TokenTiles)};
+    index_t const across = ceil_div(rows, many_tokens_shape::rows);
+    expects(across <= 65535, "cuda::moe_layer", "width, hidden: expected at most 64 * 65535");
+    return launch_shape{dim3(blocks_for(tiles), static_cast<unsigned>(across)), 32 * many_tokens_shape::warps,
+                        many_tokens_shape::shared_bytes(TokenTiles)};
   };
   launch(on.stream(), shape(2 * layer.width), detail::moe_many_gate_up<T, Kind, TokenTiles>, layer, X, work.groups(),
          work.activations.data());

@@ -47,14 +47,33 @@ __global__ void __launch_bounds__(256) expand_tile_lanes(tile_weight_view w, dev
   std::uint32_t raised[2];
   raised_zeros<T>(mine.zeros, raised);
   float scale[2] = {1, 1};
-  if constexpr (Kind == tile_kind::codes4) scales_of(w.scale_kind, mine.scales, scale);
+  if constexpr (has_codes(Kind)) scales_of(w.scale_kind, mine.scales, scale);
 #pragma unroll
-  for (int step = 0; step < tile::steps; ++step) {
+  for (int step = 0; step < tile_steps<Kind>; ++step) {
     std::uint32_t a[4];
     weight_registers<T, Kind>(mine, step, raised, a);
 #pragma unroll
     for (int reg = 0; reg < 4; ++reg) {
       tile_position const at = weight_element(lane, reg, 0);
+      if constexpr (Kind == tile_kind::sparse4) {
+        int const chunk = lane % 4 + 4 * (reg / 2);
+        auto const bits = place_of_sparse_bits(at.row, step, chunk);
+        std::uint32_t const places = shuffle(mine.places, bits.lane) >> bits.shift;
+        std::uint32_t const pair = round_pair<T>(static_cast<float>(element_of_pair<T>(a[reg], false)) * scale[reg % 2],
+                                                 static_cast<float>(element_of_pair<T>(a[reg], true)) * scale[reg % 2]);
+        std::uint32_t four[2] = {0, 0};
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+          std::uint32_t const value = (places & 3U) == static_cast<std::uint32_t>(c)
+                                          ? pair & 0xffffU
+                                          : ((places >> 2 & 3U) == static_cast<std::uint32_t>(c) ? pair >> 16 : 0U);
+          four[c / 2] |= value << (16 * (c % 2));
+        }
+        T* const to = &out(strip * tile::rows + at.row, block * tile::block_columns + 4 * group_of_chunk(step, chunk));
+        reinterpret_cast<std::uint32_t*>(to)[0] = four[0];
+        reinterpret_cast<std::uint32_t*>(to)[1] = four[1];
+        continue;
+      }
       index_t const row = strip * tile::rows + at.row, column = block * tile::block_columns + block_column(step, at.column);
       float const low = static_cast<float>(element_of_pair<T>(a[reg], false)) * scale[reg % 2];
       float const high = static_cast<float>(element_of_pair<T>(a[reg], true)) * scale[reg % 2];

@@ -7,6 +7,7 @@
 #include <slimtrim/cuda/top_k.cuh>
 #include <slimtrim/cuda/words.hpp>
 #include <slimtrim/router/routing_rule.hpp>
+#include <slimtrim/tensor/subview.hpp>
 
 #include <cmath>
 #include <cstdint>

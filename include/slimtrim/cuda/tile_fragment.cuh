@@ -22,13 +22,23 @@ struct lane_tile {
   std::uint32_t zeros = 0x0808;
 };
 
+template <>
+struct lane_tile<tile_kind::sparse4> {
+  words2 codes;
+  std::uint32_t places;  // which columns are kept
+  std::uint32_t scales = 0;
+  std::uint32_t zeros = 0x0808;
+};
+
 /// Where one lane finds the tiles of one strip.
 template <tile_kind Kind>
 class strip_reader {
  public:
   __device__ __forceinline__ strip_reader(tile_weight_view const& w, index_t strip, int lane)
-      : words_(w.words + strip * w.blocks() * words_a_tile + lane), group_shift_(w.group_shift) {
-    if constexpr (Kind == tile_kind::codes4) {
+      : words_(w.words + strip * w.blocks() * words_a_tile + (Kind == tile_kind::sparse4 ? 0 : lane)),
+        group_shift_(w.group_shift),
+        lane_(lane) {
+    if constexpr (has_codes(Kind)) {
       index_t const pair = w.pair_index(strip, 0, lane / 4);
       scales_ = reinterpret_cast<std::uint32_t const*>(w.scales) + pair;
       if (w.zeros != nullptr) zeros_ = reinterpret_cast<std::uint16_t const*>(w.zeros) + pair;
@@ -37,20 +47,27 @@ class strip_reader {
   /// Starts the loads of tile `block`. Each byte of the words is read by one lane only.
   __device__ __forceinline__ void load(std::uint32_t block, lane_tile<Kind>& to) const {
     words4 const* const from = words_ + block * words_a_tile;
+    if constexpr (Kind == tile_kind::sparse4) {
+      to.codes = load_once(reinterpret_cast<words2 const*>(from) + lane_);
+      to.places = load_once(reinterpret_cast<std::uint32_t const*>(from) + sparse_tile::place_words + lane_);
+    } else {
 #pragma unroll
-    for (int i = 0; i < lane_tile<Kind>::word_count; ++i) to.words[i] = load_once(from + 32 * i);
-    if constexpr (Kind == tile_kind::codes4) {
+      for (int i = 0; i < lane_tile<Kind>::word_count; ++i) to.words[i] = load_once(from + 32 * i);
+    }
+    if constexpr (has_codes(Kind)) {
       to.scales = scales_[(block >> group_shift_) * 8];
       if (zeros_ != nullptr) to.zeros = zeros_[(block >> group_shift_) * 8];
     }
   }
 
  private:
-  static constexpr std::uint32_t words_a_tile = 32 * lane_tile<Kind>::word_count;
+  static constexpr std::uint32_t words_a_tile =
+      Kind == tile_kind::codes4 ? 32 : (Kind == tile_kind::sparse4 ? sparse_tile::words / 4 : 128);
   words4 const* words_;
   std::uint32_t const* scales_ = nullptr;
   std::uint16_t const* zeros_ = nullptr;
   int group_shift_;
+  int lane_;
 };
 
 /// Register `reg` of A in step `step`: code - zero, or the elements themselves.
@@ -61,6 +78,8 @@ __device__ __forceinline__ void weight_registers(lane_tile<Kind> const& from, in
   for (int reg = 0; reg < 4; ++reg) {
     if constexpr (Kind == tile_kind::codes4) {
       a[reg] = subtract_pairs<T>(raised_codes<T>(from.words[0].word[step], reg), raised[reg % 2]);
+    } else if constexpr (Kind == tile_kind::sparse4) {
+      a[reg] = subtract_pairs<T>(raised_codes<T>(from.codes.word[step], reg), raised[reg % 2]);
     } else {
       a[reg] = from.words[step].word[reg];
     }
@@ -81,21 +100,77 @@ __device__ __forceinline__ void scales_of(tile_scale kind, std::uint32_t bits, f
     scale[0] = static_cast<float>(bfloat16::from_bits(low));
     scale[1] = static_cast<float>(bfloat16::from_bits(high));
   } else {
-    scale[0] = static_cast<float>(float16::from_bits(low));
-    scale[1] = static_cast<float>(float16::from_bits(high));
+    scale[0] = widen_float16(low);
+    scale[1] = widen_float16(high);
   }
 }
 
-/// The 16 activations that a lane takes of 64 columns of its token: steps s = 0 .. 3 use words 2 s and 2 s + 1.
+/// Instructions that a tile takes, and words of activations of one of them.
+template <tile_kind Kind>
+inline constexpr int tile_steps = Kind == tile_kind::sparse4 ? sparse_tile::steps : tile::steps;
+template <tile_kind Kind>
+inline constexpr int step_words = 8 / tile_steps<Kind>;
+
+/// The 16 activations that a lane takes of 64 columns of its token: step s uses words step_words s and the next.
 struct lane_activations {
-  words4 half[2];
-  [[nodiscard]] __device__ __forceinline__ std::uint32_t word(int i) const { return half[i / 4].word[i % 4]; }
+  std::uint32_t word[8] = {};
 };
+
+/// Every other word of 16 bytes, for one lane of a pair that shares the columns of a sparse tile.
+__device__ __forceinline__ void take_half(words4 const& from, int lane, std::uint32_t* to) {
+  bool const odd = lane % 2 != 0;
+  to[0] = odd ? from.word[1] : from.word[0];
+  to[1] = odd ? from.word[3] : from.word[2];
+}
+
+/// Reads them from a row's 64 columns.
+template <tile_kind Kind, class T>
+__device__ __forceinline__ void read_activations(T const* columns, int lane, lane_activations& to) {
+  if constexpr (Kind == tile_kind::sparse4) {
+    auto const* const from = reinterpret_cast<words4 const*>(columns + 32 * (lane % 4 / 2));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) take_half(load_shared_by_blocks(from + i), lane, to.word + 2 * i);
+  } else {
+    auto const* const from = reinterpret_cast<words4 const*>(columns + 16 * (lane % 4));
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      words4 const part = load_shared_by_blocks(from + i);
+#pragma unroll
+      for (int w = 0; w < 4; ++w) to.word[4 * i + w] = part.word[w];
+    }
+  }
+}
+
+/// d += one step of a tile times activations. x: the step's words.
+template <half_precision T, tile_kind Kind>
+__device__ __forceinline__ void multiply_step(float (&d)[4], lane_tile<Kind> const& from, int step,
+                                              std::uint32_t const (&a)[4], std::uint32_t const* x) {
+  if constexpr (Kind == tile_kind::sparse4) {
+    std::uint32_t const b[4] = {x[0], x[1], x[2], x[3]};
+    step == 0 ? multiply_sparse_tile<T, 0>(d, a, b, from.places) : multiply_sparse_tile<T, 1>(d, a, b, from.places);
+  } else {
+    std::uint32_t const b[2] = {x[0], x[1]};
+    multiply_tile<T>(d, a, b);
+  }
+}
 
 /// Whether activations can be read 16 bytes at a time: aligned, contiguous rows a multiple of 8 elements apart.
 template <half_precision T>
 [[nodiscard]] bool takes_activations(device_matrix<T const> X) {
   return reinterpret_cast<std::uintptr_t>(X.data) % 16 == 0 && X.stride(1) == 1 && (X.stride(0) % 8 == 0 || X.extent(0) <= 1);
+}
+
+/// Throws `error` unless X Wᵀ fits Y and every lane can read 16 bytes at a time.
+template <half_precision T, tile_kind Kind, class Result>
+void check_product_operands(tile_weight_view const& w, device_matrix<T const> X, device_matrix<Result> Y,
+                            char const* where) {
+  check_tile_weight(w);
+  expects(w.kind == Kind, where, "kind of the weight: expected that of the kernel");
+  expects(reinterpret_cast<std::uintptr_t>(w.words) % 16 == 0, where, "weight: expected words aligned to 16 bytes");
+  expects_equal(X.extent(1), w.columns, where, "columns of the activations");
+  expects_equal(Y.extent(0), X.extent(0), where, "rows of the result");
+  expects_equal(Y.extent(1), w.rows, where, "columns of the result");
+  expects(takes_activations(X), where, "X: expected rows aligned to 16 bytes");
 }
 
 }  // namespace cuda

@@ -1,21 +1,23 @@
-// A weight matrix in the layout that every product kernel of cuda/ reads: tiles of 16 rows by 64 columns, each lane's part
-// of a tile side by side, in the order of the tensor cores' registers.
+// A weight matrix in the layout that every product kernel of cuda/ reads: tiles of 16 rows by 64 columns, each lane's
+// part of a tile side by side, in the order of the tensor cores' registers.
 //
 // | kind   | words a lane and tile | word of (step, register)                                                     |
 // |--------|-----------------------|------------------------------------------------------------------------------|
 // | codes4 | 4                     | word step: nibble p the first, nibble p + 4 the second element of register p |
 // | half   | 16                    | word 4 step + register: two 16-bit elements                                  |
+// | sparse4| 3                     | sparse_tile.hpp: two words of codes, one of places                           |
 //
 // Tiles of one strip of 16 rows follow one another along the columns; strips follow one another. Scales and zero points
 // lie apart: for each strip, group and g = 0 .. 7 the values of rows g and g + 8 side by side, one load for a lane.
-// In a fused gate and up weight, rows 0 .. 7 of a strip are gate's and rows 8 .. 15 the same rows of up, so that one lane
-// holds both factors of silu(gate) * up.
+// In a fused gate and up weight, rows 0 .. 7 of a strip are gate's and rows 8 .. 15 the same rows of up, so that one
+// lane holds both factors of silu(gate) * up.
 #pragma once
 
 #include <slimtrim/core/error.hpp>
 #include <slimtrim/core/index.hpp>
 #include <slimtrim/core/memory_space.hpp>
 #include <slimtrim/cuda/fragment.hpp>
+#include <slimtrim/cuda/sparse_tile.hpp>
 #include <slimtrim/cuda/words.hpp>
 
 #include <cstdint>
@@ -25,15 +27,21 @@ inline namespace v0 {
 namespace cuda {
 
 /// What the elements of a tile are.
-enum class tile_kind : std::uint8_t { codes4, bfloat16, float16 };
+enum class tile_kind : std::uint8_t { codes4, bfloat16, float16, sparse4 };
+
+/// Whether elements are codes with scales.
+[[nodiscard]] SLIMTRIM_HD constexpr bool has_codes(tile_kind kind) {
+  return kind == tile_kind::codes4 || kind == tile_kind::sparse4;
+}
 /// The type of scales in memory.
 enum class tile_scale : std::uint8_t { none, bfloat16, float16 };
 
 /// group_shift of one scale for a whole row.
 inline constexpr int whole_row_shift = 30;
 
-/// A matrix W: [rows, columns] in tiles. `rows` counts stored rows (gate and up together), a multiple of 16; columns is a
-/// multiple of 64. W[r, c] = (code - zero) * scale, zero = 8 where `zeros` is null; or the element itself.
+/// A matrix W: [rows, columns] in tiles. `rows` counts stored rows (gate and up together), a multiple of 16; columns is
+/// a multiple of 64. W[r, c] = (code - zero) * scale, zero = 8 where `zeros` is null; or the element itself; or 0 where
+/// a sparse weight does not keep it.
 struct tile_weight_view {
   index_t rows = 0;
   index_t columns = 0;
@@ -49,18 +57,25 @@ struct tile_weight_view {
   [[nodiscard]] SLIMTRIM_HD constexpr index_t groups() const {
     return scale_kind == tile_scale::none ? 0 : ceil_div(blocks(), index_t{1} << group_shift);
   }
-  /// 16-byte words that a lane holds of one tile.
-  [[nodiscard]] SLIMTRIM_HD constexpr index_t lane_words() const { return kind == tile_kind::codes4 ? 1 : 4; }
-  /// Where the first 16-byte word of `lane` in tile (strip, block) lies; the lane's next is 32 behind.
+  /// 16-byte words of one tile.
+  [[nodiscard]] SLIMTRIM_HD constexpr index_t tile_words() const {
+    return kind == tile_kind::codes4 ? 32 : (kind == tile_kind::sparse4 ? sparse_tile::words / 4 : 128);
+  }
+  /// Where the first 16-byte word of `lane` in tile (strip, block) lies; the lane's next is 32 behind. Not of sparse
+  /// tiles.
   [[nodiscard]] SLIMTRIM_HD constexpr index_t word_index(index_t strip, index_t block, int lane) const {
-    return (strip * blocks() + block) * lane_words() * 32 + lane;
+    return (strip * blocks() + block) * tile_words() + lane;
+  }
+  /// Where the 32-bit words of sparse tile (strip, block) begin.
+  [[nodiscard]] SLIMTRIM_HD constexpr index_t sparse_index(index_t strip, index_t block) const {
+    return (strip * blocks() + block) * sparse_tile::words;
   }
   /// Index of the pair of rows (g, g + 8) in `scales` and `zeros`, counted in pairs.
   [[nodiscard]] SLIMTRIM_HD constexpr index_t pair_index(index_t strip, index_t group, int g) const {
     return (strip * groups() + group) * 8 + g;
   }
 
-  [[nodiscard]] constexpr index_t words_needed() const { return strips() * blocks() * lane_words() * 32; }
+  [[nodiscard]] constexpr index_t words_needed() const { return strips() * blocks() * tile_words(); }
   [[nodiscard]] constexpr index_t scales_needed() const { return strips() * groups() * tile::rows; }
   [[nodiscard]] constexpr index_t scale_bytes() const {
     return scale_kind == tile_scale::none ? 0 : 2;
@@ -93,6 +108,22 @@ struct code_place {
   return (first * 4 + reg) * 2 + at.depth % 2;
 }
 
+/// The code of element (row, column) of a sparse matrix, or -1 where it is not kept.
+[[nodiscard]] SLIMTRIM_HD inline int sparse_code_at(tile_weight_view const& w, index_t row, index_t column) {
+  int const r = static_cast<int>(row % tile::rows), c = static_cast<int>(column % tile::block_columns);
+  auto const at = chunk_of_group(c / 4);
+  auto const* const words =
+      reinterpret_cast<std::uint32_t const*>(w.words) + w.sparse_index(row / tile::rows, column / tile::block_columns);
+  auto const bits = place_of_sparse_bits(r, at.step, at.chunk);
+  std::uint32_t const places = words[sparse_tile::place_words + bits.lane] >> bits.shift;
+  for (int k = 0; k < 2; ++k) {
+    if (static_cast<int>(places >> (2 * k) & 3U) != c % 4) continue;
+    auto const code = place_of_sparse_code(r, at.chunk, k);
+    return static_cast<int>(words[2 * code.lane + at.step] >> (4 * code.nibble) & 15U);
+  }
+  return -1;
+}
+
 /// The stored row of row `row` of gate (`up` = false) or up in a fused weight.
 [[nodiscard]] SLIMTRIM_HD constexpr index_t fused_row(index_t row, bool up) { return row / 8 * 16 + row % 8 + (up ? 8 : 0); }
 
@@ -105,15 +136,20 @@ struct code_place {
 
 /// Element (row, column) of w as a float; the plain reading that kernels are compared with.
 [[nodiscard]] SLIMTRIM_HD constexpr float element_at(tile_weight_view const& w, index_t row, index_t column) {
-  if (w.kind != tile_kind::codes4) {
+  if (!has_codes(w.kind)) {
     auto const* const halves = reinterpret_cast<std::uint16_t const*>(w.words);
     std::uint16_t const bits = halves[place_of_half(w, row, column)];
     return w.kind == tile_kind::bfloat16 ? static_cast<float>(bfloat16::from_bits(bits))
                                          : static_cast<float>(float16::from_bits(bits));
   }
-  code_place const at = place_of_code(w, row, column);
-  auto const* const words = reinterpret_cast<std::uint32_t const*>(w.words);
-  int const code = static_cast<int>(words[at.word] >> (4 * at.nibble) & 15U);
+  int code = 0;
+  if (w.kind == tile_kind::sparse4) {
+    code = sparse_code_at(w, row, column);
+    if (code < 0) return 0.0F;
+  } else {
+    code_place const at = place_of_code(w, row, column);
+    code = static_cast<int>(reinterpret_cast<std::uint32_t const*>(w.words)[at.word] >> (4 * at.nibble) & 15U);
+  }
   int const r = static_cast<int>(row % tile::rows);
   index_t const group = column / tile::block_columns >> w.group_shift;
   index_t const index = w.pair_index(row / tile::rows, group, r % 8) * 2 + r / 8;
@@ -126,7 +162,7 @@ inline void check_tile_weight(tile_weight_view const& w) {
   expects(w.rows >= 0 && w.rows % tile::rows == 0, "tile_weight", "rows: expected a multiple of 16");
   expects(w.columns >= 0 && w.columns % tile::block_columns == 0, "tile_weight", "columns: expected a multiple of 64");
   expects(w.group_shift >= 0 && w.group_shift <= whole_row_shift, "tile_weight", "group_shift: expected 0 .. 30");
-  expects((w.kind == tile_kind::codes4) == (w.scale_kind != tile_scale::none), "tile_weight",
+  expects(has_codes(w.kind) == (w.scale_kind != tile_scale::none), "tile_weight",
           "scales: expected for codes and only for them");
 }
 

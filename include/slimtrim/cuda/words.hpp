@@ -16,6 +16,11 @@ struct alignas(16) words4 {
   std::uint32_t word[4];
 };
 
+/// Eight bytes, the same.
+struct alignas(8) words2 {
+  std::uint32_t word[2];
+};
+
 /// The types in which activations reach the tensor cores.
 template <class T>
 concept half_precision = std::same_as<T, bfloat16> || std::same_as<T, float16>;

@@ -46,6 +46,12 @@ class exact_array {
   [[nodiscard]] std::span<double> window() { return window_; }
 
   void add(index_t i, double value) { window_[static_cast<std::size_t>(i)] += value; }
+  /// Adds values[i] to each element. Throws `error` when there are not as many.
+  void add_all(std::span<double const> values) {
+    expects_equal(static_cast<long long>(values.size()), static_cast<long long>(window_.size()), name_.c_str(),
+                  "elements");
+    for (std::size_t i = 0; i < window_.size(); ++i) window_[i] += values[i];
+  }
   void raise_to(index_t i, double value) {
     double& cell = window_[static_cast<std::size_t>(i)];
     if (!(value <= cell)) cell = value;  // a NaN gets in, and commit reports it

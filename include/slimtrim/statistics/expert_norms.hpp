@@ -16,6 +16,14 @@
 namespace slimtrim {
 inline namespace v0 {
 
+/// What `expert_norms` sums, of some tokens, added up elsewhere.
+struct expert_norm_sums {
+  std::vector<double> norm, square, weighted, raw_weighted, renormalised_weighted, weighted_square,
+      change_weighted;          // [experts]
+  std::vector<double> largest;  // [experts]
+  std::vector<double> pair;     // [experts, experts]
+};
+
 /// Sums over routed tokens, with f the expert's output before the gate, g the weight that the model multiplies with, p
 /// the raw score and q = p / (sum of p over the token's slots), s_t how much the layer changed token t.
 ///
@@ -84,6 +92,20 @@ class expert_norms : public accumulator<expert_norms> {
             pair_.add(j * experts_ + i, weighted * static_cast<double>(routing.weights(t, other)) * norm_of(t, other));
       }
     }
+  }
+
+  /// Adds what was summed elsewhere to an open window. Throws `error` when it is of another number of experts.
+  void add(expert_norm_sums const& sums) {
+    norm_.add_all(sums.norm);
+    square_.add_all(sums.square);
+    weighted_.add_all(sums.weighted);
+    raw_weighted_.add_all(sums.raw_weighted);
+    renormalised_weighted_.add_all(sums.renormalised_weighted);
+    weighted_square_.add_all(sums.weighted_square);
+    change_weighted_.add_all(sums.change_weighted);
+    pair_.add_all(sums.pair);
+    expects_equal(static_cast<long long>(sums.largest.size()), experts_, "expert_norms", "length of largest");
+    for (std::size_t j = 0; j < sums.largest.size(); ++j) largest_.raise_to(static_cast<index_t>(j), sums.largest[j]);
   }
 
   [[nodiscard]] index_t experts() const { return experts_; }

@@ -9,6 +9,15 @@
 namespace slimtrim {
 inline namespace v0 {
 
+/// What `router_statistics` sums, of some tokens: for whoever adds them up elsewhere, on a device or in another
+/// process.
+struct router_sums {
+  double tokens = 0;
+  std::vector<double> count, probability, weight, raw_weight, renormalised_weight;  // [experts]
+  std::vector<double> coactivation;                                                 // [experts, experts]
+  std::vector<double> product;  // [experts, experts], element (j, i) for i <= j
+};
+
 /// Counts, probabilities and gate weights of `experts` experts. Memory 24 experts (2 experts + 6) bytes, whatever the
 /// number of tokens. Doubles within a window, exact across windows. Deterministic.
 class router_statistics : public accumulator<router_statistics> {
@@ -50,6 +59,18 @@ class router_statistics : public accumulator<router_statistics> {
           if (routing.indices(t, other) >= 0) coactivation_.add(j * experts_ + routing.indices(t, other), 1);
       }
     }
+  }
+
+  /// Adds what was summed elsewhere to an open window. Throws `error` when it is of another number of experts.
+  void add(router_sums const& sums) {
+    tokens_.add(0, sums.tokens);
+    count_.add_all(sums.count);
+    probability_.add_all(sums.probability);
+    weight_.add_all(sums.weight);
+    raw_weight_.add_all(sums.raw_weight);
+    renormalised_weight_.add_all(sums.renormalised_weight);
+    coactivation_.add_all(sums.coactivation);
+    product_.add_all(sums.product);
   }
 
   [[nodiscard]] index_t experts() const { return experts_; }

@@ -31,6 +31,7 @@ enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpy
 using cudaStream_t = struct emulated_stream*;
 using cudaMemPool_t = struct emulated_pool*;
 
+cudaError_t cudaGetLastError();
 char const* cudaGetErrorName(cudaError_t);
 char const* cudaGetErrorString(cudaError_t);
 cudaError_t cudaMalloc(void** to, std::size_t bytes);

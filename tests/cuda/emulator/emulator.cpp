@@ -251,6 +251,7 @@ void wait_copies(int pending) {
 
 }  // namespace emulator
 
+cudaError_t cudaGetLastError() { return cudaSuccess; }
 char const* cudaGetErrorName(cudaError_t) { return "emulated error"; }
 char const* cudaGetErrorString(cudaError_t) { return "out of memory"; }
 static std::size_t bytes_in_use = 0;

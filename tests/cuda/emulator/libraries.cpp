@@ -48,6 +48,7 @@ cublasStatus_t cublasCreate(cublasHandle_t* handle) {
 }
 cublasStatus_t cublasDestroy(cublasHandle_t) { return CUBLAS_STATUS_SUCCESS; }
 cublasStatus_t cublasSetStream(cublasHandle_t, cudaStream_t) { return CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasSetWorkspace(cublasHandle_t, void*, std::size_t) { return CUBLAS_STATUS_SUCCESS; }
 char const* cublasGetStatusName(cublasStatus_t) { return "emulated"; }
 
 cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t a_op, cublasOperation_t b_op, int m, int n, int k,
@@ -63,6 +64,19 @@ cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t a_op, cublasOperat
       std::int64_t const to = i + std::int64_t{j} * ldc;
       write(C, c_type, to, a * sum + (b == 0 ? 0.0 : b * read(C, c_type, to)));
     }
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t a_op, cublasOperation_t b_op, int m,
+                                          int n, int k, void const* alpha, void const* A, cudaDataType a_type, int lda,
+                                          long long a_step, void const* B, cudaDataType b_type, int ldb,
+                                          long long b_step, void const* beta, void* C, cudaDataType c_type, int ldc,
+                                          long long c_step, int count, cublasComputeType_t compute,
+                                          cublasGemmAlgo_t how) {
+  auto const bytes = [](cudaDataType type) { return type == CUDA_R_64F ? 8 : (type == CUDA_R_32F ? 4 : 2); };
+  for (int i = 0; i < count; ++i)
+    cublasGemmEx(handle, a_op, b_op, m, n, k, alpha, static_cast<char const*>(A) + i * a_step * bytes(a_type), a_type,
+                 lda, static_cast<char const*>(B) + i * b_step * bytes(b_type), b_type, ldb, beta,
+                 static_cast<char*>(C) + i * c_step * bytes(c_type), c_type, ldc, compute, how);
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasSsyrk(cublasHandle_t, cublasFillMode_t fill, cublasOperation_t op, int n, int k, float const* alpha,

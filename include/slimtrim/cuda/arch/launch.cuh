@@ -14,9 +14,12 @@ namespace slimtrim {
 inline namespace v0 {
 namespace cuda {
 
-/// Throws `system_failure` with the runtime's own words unless `status` is success.
+/// Throws `system_failure` with the runtime's own words unless `status` is success. The runtime also keeps an error to
+/// itself until it is asked; it is taken from there, so that what was reported here does not come up again in somebody
+/// else's check.
 inline void check(cudaError_t status, char const* where) {
   if (status == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());
   throw system_failure(std::string(where) + ": " + cudaGetErrorName(status) + ": " + cudaGetErrorString(status));
 }
 
@@ -36,8 +39,13 @@ void launch(cudaStream_t stream, launch_shape const& shape, void (*kernel)(Param
     check(cudaFuncSetAttribute(reinterpret_cast<void const*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shape.shared_bytes)),
           "cuda::launch: shared memory");
-  kernel<<<shape.blocks, shape.threads, shape.shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
-  check(cudaPeekAtLastError(), "cuda::launch");
+  cudaLaunchConfig_t config{};
+  config.gridDim = shape.blocks;
+  config.blockDim = dim3(shape.threads);
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream;
+  // The status of this launch alone: the runtime's last error may be one that the caller has dealt with.
+  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "cuda::launch");
 }
 
 /// Blocks for `count` pieces of work; more than a grid can hold is an error.

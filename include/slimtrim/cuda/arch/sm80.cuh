@@ -30,6 +30,30 @@ __device__ __forceinline__ void multiply_tile(float (&d)[4], std::uint32_t const
   }
 }
 
+/// d += A B for a 16 x 32 tile A of which 2 of every 4 columns are kept, and a 32 x 8 tile B, one warp, float sums;
+/// fragments as sparse_tile.hpp describes. `places` of the lanes 2 Selector and 2 Selector + 1 of every four say which
+/// columns those are, ascending.
+template <half_precision T, int Selector>
+__device__ __forceinline__ void multiply_sparse_tile(float (&d)[4], std::uint32_t const (&a)[4],
+                                                     std::uint32_t const (&b)[4], std::uint32_t places) {
+  static_assert(Selector == 0 || Selector == 1);
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    asm volatile(
+        "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, %13;"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]), "r"(places),
+          "n"(Selector));
+  } else {
+    asm volatile(
+        "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, %13;"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]), "r"(places),
+          "n"(Selector));
+  }
+}
+
 /// a - b for two pairs, each element rounded to T.
 template <half_precision T>
 [[nodiscard]] __device__ __forceinline__ std::uint32_t subtract_pairs(std::uint32_t a, std::uint32_t b) {
@@ -53,6 +77,13 @@ template <half_precision T>
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
   }
   return d;
+}
+
+/// The value of a float16 from its bits, exact.
+[[nodiscard]] __device__ __forceinline__ float widen_float16(std::uint16_t bits) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
 }
 
 /// Starts the copy of 16 bytes to shared memory; where not `valid`, zeros are written and `from` is not read.

@@ -45,6 +45,18 @@ template <class T>
                : "l"(from));
   return v;
 }
+[[nodiscard]] __device__ __forceinline__ words2 load_once(words2 const* from) {
+  words2 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v2.u32 {%0, %1}, [%2];"
+               : "=r"(v.word[0]), "=r"(v.word[1])
+               : "l"(from));
+  return v;
+}
+[[nodiscard]] __device__ __forceinline__ std::uint32_t load_once(std::uint32_t const* from) {
+  std::uint32_t v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.u32 %0, [%1];" : "=r"(v) : "l"(from));
+  return v;
+}
 /// Bytes that other blocks read too.
 [[nodiscard]] __device__ __forceinline__ words4 load_shared_by_blocks(words4 const* from) {
   words4 v;
@@ -60,6 +72,9 @@ template <class T>
 
 /// Raises *at to at least `value` (for error words; integers only, so the result does not depend on the order).
 __device__ __forceinline__ void raise_to(unsigned long long* at, unsigned long long value) { atomicMax(at, value); }
+
+/// Adds one to a counter in shared memory.
+__device__ __forceinline__ void count_up(int* at) { atomicAdd(at, 1); }
 
 /// A ticket: how many came before, and all that they wrote before is visible to whoever draws the last one.
 [[nodiscard]] __device__ __forceinline__ unsigned int draw_ticket(unsigned int* counter) {

@@ -45,6 +45,56 @@ void multiply_tile(float (&d)[4], std::uint32_t const (&a)[4], std::uint32_t con
   emulator::wait_for_warp();
 }
 
+// PTX ISA, "Matrix fragments for sparse mma.m16n8k32 with .f16 and .bf16 types", and its figure of the metadata: thread
+// 2 f of a quad has the bits of columns 0 to 15, thread 2 f + 1 those of columns 16 to 31; row of the group in the low,
+// row + 8 in the high half.
+template <half_precision T, int Selector>
+void multiply_sparse_tile(float (&d)[4], std::uint32_t const (&a)[4], std::uint32_t const (&b)[4],
+                          std::uint32_t places) {
+  // Two exchanges: slots hold 32 bytes.
+  auto* const slots = emulator::exchange_slots();
+  std::memcpy(slots[emulator::lane()], a, 16);
+  std::memcpy(slots[emulator::lane()] + 16, b, 16);
+  emulator::wait_for_warp();
+  auto const element = [&](int lane, int offset, int index) {
+    std::uint16_t bits = 0;
+    std::memcpy(&bits, slots[lane] + offset + 2 * index, 2);
+    return static_cast<float>(T::from_bits(bits));
+  };
+  float kept[16][8][2], B[32][8];
+  for (int lane = 0; lane < 32; ++lane) {
+    int const group = lane >> 2, in_group = lane % 4;
+    for (int i = 0; i < 8; ++i) {
+      int const row = (i < 2 || (i >= 4 && i < 6)) ? group : group + 8;
+      int const first_column = in_group * 4 + (i < 4 ? 0 : 16);
+      kept[row][first_column / 4][i & 1] = element(lane, 0, i);
+      B[in_group * 2 + (i & 1) + 8 * (i / 2)][group] = element(lane, 16, i);
+    }
+  }
+  emulator::wait_for_warp();
+  std::memcpy(slots[emulator::lane()], &places, 4);
+  emulator::wait_for_warp();
+  float A[16][32] = {};
+  for (int row = 0; row < 16; ++row)
+    for (int chunk = 0; chunk < 8; ++chunk) {
+      std::uint32_t word = 0;
+      std::memcpy(&word, slots[4 * (row % 8) + 2 * Selector + (chunk >= 4 ? 1 : 0)], 4);
+      std::uint32_t const bits = word >> ((row >= 8 ? 16 : 0) + 4 * (chunk % 4));
+      std::uint32_t const first = bits & 3U, second = bits >> 2 & 3U;
+      if (first >= second) __builtin_trap();  // ordered_metadata asks for it
+      A[row][4 * chunk + static_cast<int>(first)] = kept[row][chunk][0];
+      A[row][4 * chunk + static_cast<int>(second)] = kept[row][chunk][1];
+    }
+  int const group = emulator::lane() >> 2, in_group = emulator::lane() % 4;
+  for (int i = 0; i < 4; ++i) {
+    int const row = i < 2 ? group : group + 8, column = in_group * 2 + (i & 1);
+    float sum = d[i];
+    for (int k = 0; k < 32; ++k) sum += A[row][k] * B[k][column];
+    d[i] = sum;
+  }
+  emulator::wait_for_warp();
+}
+
 template <half_precision T>
 [[nodiscard]] std::uint32_t subtract_pairs(std::uint32_t a, std::uint32_t b) {
   auto const one = [&](bool upper) {
@@ -56,6 +106,8 @@ template <half_precision T>
 [[nodiscard]] std::uint32_t round_pair(float low, float high) {
   return pair_of<T>(T(low), T(high));
 }
+
+[[nodiscard]] inline float widen_float16(std::uint16_t bits) { return static_cast<float>(float16::from_bits(bits)); }
 
 inline void copy_async(void* to_shared, void const* from, bool valid = true) {
   if (reinterpret_cast<std::uintptr_t>(to_shared) % 16 != 0 || (valid && reinterpret_cast<std::uintptr_t>(from) % 16 != 0))

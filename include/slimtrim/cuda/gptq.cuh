@@ -1,0 +1,293 @@
+// GPTQ on the device: many weights at a time, those that read one input stacked, in the steps of slimtrim::gptq.
+//
+// Hessians are factored one after another; scales, sweeps and the guard run for all weights of the batch together.
+// Nothing but the diagonals and the results visits the host.
+#pragma once
+
+#include <slimtrim/cuda/codes.cuh>
+#include <slimtrim/cuda/column_sweep.cuh>
+#include <slimtrim/cuda/fit_scale.cuh>
+#include <slimtrim/cuda/hessian.cuh>
+#include <slimtrim/cuda/rows.cuh>
+#include <slimtrim/slim/quantize/gptq.hpp>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace slimtrim {
+inline namespace v0 {
+namespace cuda {
+
+/// Weights that read one input, [rows, columns] each, and the Hessian of that input: a layer's gate and up, or one
+/// matrix.
+template <class T>
+struct gptq_problem {
+  std::vector<device_matrix<T const>> weights{};
+  device_matrix<float const> hessian{};
+  device_matrix<float const> judge{};  ///< as slimtrim::gptq; no data: the same Hessian
+};
+
+namespace detail {
+
+// to(i, j) = float(W(i, order[j])).
+template <class T>
+struct gather_columns {
+  device_matrix<T const> W;
+  std::int32_t const* order;
+  device_matrix<float> to;
+  SLIMTRIM_HD void operator()(index_t i, index_t j) const { to(i, j) = static_cast<float>(W(i, order[j])); }
+};
+
+struct identity_matrix {
+  device_matrix<float> out;
+  SLIMTRIM_HD void operator()(index_t i, index_t j) const { out(i, j) = i == j ? 1.0F : 0.0F; }
+};
+
+// weights[order[j]] = 1 / R_jj², group_of[j] = group of that column.
+struct weigh_columns {
+  device_matrix<float const> R;
+  std::int32_t const* order;
+  index_t group;
+  float* weights;
+  std::int32_t* group_of;
+  SLIMTRIM_HD void operator()(index_t j, index_t) const {
+    float const pivot = R(j, j);
+    weights[order[j]] = 1.0F / (pivot * pivot);
+    group_of[j] = static_cast<std::int32_t>(order[j] / group);
+  }
+};
+
+// Everything about a batch that is decided once.
+struct gptq_shape {
+  index_t problems = 0, rows = 0, columns = 0, group = 0, groups = 0;
+  [[nodiscard]] index_t scales() const { return problems * groups * rows; }
+};
+
+// error[r] = d_r H d_rᵀ for the decoded minus the given weights of a stack, 2048 rows at a time.
+template <class T>
+void stack_errors(context& on, gptq_problem<T> const& problem, device_matrix<float const> H, gptq_shape const& shape,
+                  uniform_grid const& grid, group_scales const& scales, std::uint8_t const* codes,
+                  std::int32_t const* place, device_vector<float> error) {
+  constexpr index_t strip = 2048;
+  index_t const c = shape.columns, most = shape.rows < strip ? shape.rows : strip;
+  auto const difference = on.scratch_for<float>(most * c), product = on.scratch_for<float>(most * c);
+  device_matrix<std::uint8_t const> const all(codes, shape.rows, c);
+  index_t base = 0;
+  for (auto const& W : problem.weights) {
+    for (index_t first = 0; first < W.extent(0); first += strip) {
+      index_t const n = W.extent(0) - first < strip ? W.extent(0) - first : strip;
+      device_matrix<float> const D(difference.data(), n, c), P(product.data(), n, c);
+      for_each_element(
+          on, n, c, false,
+          error_element<T>{slimtrim::rows(W, first, n), grid, shape.group, base + first, scales, all, place, D});
+      gemm<float, float>(on, 1.0F, as_const(D), H, 0.0F, P);
+      row_dots<float>(on, as_const(D), as_const(P), slice(error, 0, base + first, n));
+    }
+    base += W.extent(0);
+  }
+}
+
+}  // namespace detail
+
+/// slimtrim::gptq for every weight of every problem; the results stand in the order given, in host memory.
+///
+/// All problems of one call have the same columns and, their weights stacked, the same rows; a few at a time bound the
+/// memory: a problem takes rows * columns * 6 bytes and columns² * 4, the largest factorisation 20 columns² more. Sums
+/// of the sweep are float in another order than the host's, so a value on the edge of a rounding may fall the other
+/// way; factors in double; the guard compares errors in float. `precision`: of the products between blocks of columns.
+/// Not on the device, `error`: one scale a matrix, and descent_passes. Throws `input_error` naming the first NaN or Inf
+/// of a weight. A Hessian that is of no use gives RTN with searched scales for its weights, as on the host. Waits for
+/// the device.
+template <class T>
+[[nodiscard]] std::vector<std::vector<gptq_result>> gptq(context& on, std::vector<gptq_problem<T>> const& problems,
+                                                         gptq_options const& options = {},
+                                                         float_precision precision = float_precision::single) {
+  std::vector<std::vector<gptq_result>> results(problems.size());
+  if (problems.empty()) return results;
+  options.grid.check();
+  options.groups.check();
+  expects(options.groups.kind != group_kind::tensor, "cuda::gptq",
+          "one scale for a whole matrix is not supported on the device");
+  expects(options.descent_passes == 0, "cuda::gptq", "descent_passes: expected 0 on the device");
+  expects(!problems[0].weights.empty(), "cuda::gptq", "weights: expected at least one");
+  detail::gptq_shape shape;
+  shape.problems = static_cast<index_t>(problems.size());
+  shape.columns = problems[0].weights[0].extent(1);
+  for (auto const& W : problems[0].weights) shape.rows += W.extent(0);
+  index_t const n = shape.rows, c = shape.columns, P = shape.problems;
+  shape.group = options.groups.block_columns(c);
+  shape.groups = options.groups.groups(c);
+  for (auto const& problem : problems) {
+    index_t stacked = 0;
+    for (auto const& W : problem.weights) {
+      expects_equal(W.extent(1), c, "cuda::gptq", "columns of a weight");
+      stacked += W.extent(0);
+      if (index_t const at = first_not_finite<T>(on, W); at >= 0)
+        throw input_error("cuda::gptq: W[" + std::to_string(at / c) + ", " + std::to_string(at % c) +
+                          "]: expected a finite value");
+    }
+    expects_equal(stacked, n, "cuda::gptq", "rows of the stacked weights");
+    expects_equal(problem.hessian.extent(0), c, "cuda::gptq", "rows of the Hessian");
+    if (problem.judge.data != nullptr)
+      expects_equal(problem.judge.extent(0), c, "cuda::gptq", "rows of the judging Hessian");
+  }
+  bool const by_activation =
+      options.order == sweep_order::activation || (options.order == sweep_order::automatic && options.grid.bits >= 3);
+  scale_fit fit{options.grid, shape.group, options.scale, options.scales_stored_as, options.search};
+
+  auto const factors = on.scratch_for<float>(P * c * c), moving = on.scratch_for<float>(P * n * c),
+             scales = on.scratch_for<float>(shape.scales());
+  bool const with_zeros = !options.grid.symmetric;
+  auto const zeros = on.scratch_for<std::uint8_t>(with_zeros ? shape.scales() : 0),
+             codes = on.scratch_for<std::uint8_t>(P * n * c);
+  auto const order = on.scratch_for<std::int32_t>(P * c), place = on.scratch_for<std::int32_t>(P * c),
+             group_of = on.scratch_for<std::int32_t>(P * c);
+  auto const weights = on.scratch_for<float>(P * c);
+  auto const row_losses = on.scratch_for<double>(P * n);
+  // Scales of rows first .. of problem p as a matrix [rows, groups].
+  auto const scale_view = [&](index_t p, index_t first, index_t count) {
+    index_t const sizes[2] = {count, shape.groups}, steps[2] = {1, n};
+    return device_matrix<float>(scales.data() + p * shape.groups * n + first, sizes, steps);
+  };
+  auto const zero_view = [&](index_t p, index_t first, index_t count) {
+    index_t const sizes[2] = {count, shape.groups}, steps[2] = {1, n};
+    return with_zeros ? device_matrix<std::uint8_t>(zeros.data() + p * shape.groups * n + first, sizes, steps)
+                      : device_matrix<std::uint8_t>{};
+  };
+
+  std::vector<prepared_order> prepared;
+  for (index_t p = 0; p < P; ++p) {
+    auto const& problem = problems[static_cast<std::size_t>(p)];
+    device_matrix<float> const R(factors.data() + p * c * c, c, c);
+    prepared.push_back(prepare_hessian(
+        on, problem.hessian, by_activation ? column_order::activation : column_order::natural, options.damp, R));
+    auto const& found = prepared.back();
+    std::vector<std::int32_t> inverse(static_cast<std::size_t>(c));
+    for (std::size_t j = 0; j < inverse.size(); ++j)
+      inverse[static_cast<std::size_t>(found.order[j])] = static_cast<std::int32_t>(j);
+    copy_to_device(on.stream(), found.order.data(), c, order.data() + p * c);
+    copy_to_device(on.stream(), inverse.data(), c, place.data() + p * c);
+    // Host memory of this turn is read before it goes.
+    check(cudaStreamSynchronize(on.stream()), "cuda::gptq");
+    // A problem without a factor takes part with the identity, and is rounded afterwards.
+    if (!found.usable) for_each_element(on, c, c, false, detail::identity_matrix{R});
+    for_each_element(on, c, 1, true,
+                     detail::weigh_columns{as_const(R), order.data() + p * c, shape.group, weights.data() + p * c,
+                                           group_of.data() + p * c});
+    index_t base = 0;
+    for (auto const& W : problem.weights) {
+      device_matrix<float> const part(moving.data() + (p * n + base) * c, W.extent(0), c);
+      for_each_element(on, W.extent(0), c, false, detail::gather_columns<T>{W, order.data() + p * c, part});
+      if (by_activation || !found.usable)
+        fit_scales<T>(
+            on, W, fit,
+            found.usable ? device_vector<float const>(weights.data() + p * c, c) : device_vector<float const>{},
+            scale_view(p, base, W.extent(0)), zero_view(p, base, W.extent(0)));
+      base += W.extent(0);
+    }
+  }
+
+  sweep_batch const batch{P,
+                          n,
+                          c,
+                          shape.groups,
+                          moving.data(),
+                          factors.data(),
+                          group_of.data(),
+                          scales.data(),
+                          with_zeros ? zeros.data() : nullptr,
+                          codes.data(),
+                          row_losses.data()};
+  auto const search_group = [&](index_t begin, index_t end) {
+    if (by_activation) return;
+    for (index_t p = 0; p < P; ++p) {
+      if (!prepared[static_cast<std::size_t>(p)].usable) continue;
+      index_t const sizes[2] = {n, end - begin}, steps[2] = {c, 1}, g = begin / shape.group;
+      scale_fit one = fit;
+      one.group = end - begin;
+      fit_scales<float>(on, device_matrix<float const>(moving.data() + p * n * c + begin, sizes, steps), one,
+                        device_vector<float const>(weights.data() + p * c + begin, end - begin),
+                        slimtrim::columns(scale_view(p, 0, n), g, 1),
+                        with_zeros ? slimtrim::columns(zero_view(p, 0, n), g, 1) : device_matrix<std::uint8_t>{});
+    }
+  };
+  column_sweep(on, batch, options.grid, by_activation ? sweep_shape::columns : shape.group, search_group, precision);
+
+  // Round-to-nearest where there was no factor, and to guard against where there was one.
+  auto const plain_scales = on.scratch_for<float>(shape.groups * n);
+  auto const plain_zeros = on.scratch_for<std::uint8_t>(with_zeros ? shape.groups * n : 0),
+             plain_codes = on.scratch_for<std::uint8_t>(n * c);
+  auto const errors = on.scratch_for<float>(2 * n);
+  for (index_t p = 0; p < P; ++p) {
+    auto const& problem = problems[static_cast<std::size_t>(p)];
+    auto const& found = prepared[static_cast<std::size_t>(p)];
+    std::int32_t const* const at = place.data() + p * c;
+    detail::group_scales const swept{scales.data() + p * shape.groups * n,
+                                     with_zeros ? zeros.data() + p * shape.groups * n : nullptr, n};
+    detail::group_scales const plain{plain_scales.data(), with_zeros ? plain_zeros.data() : nullptr, n};
+    device_matrix<std::uint8_t> const stack_codes(codes.data() + p * n * c, n, c);
+    auto const round = [&](detail::group_scales const& by, device_matrix<std::uint8_t> to) {
+      index_t base = 0;
+      for (auto const& W : problem.weights) {
+        for_each_element(on, W.extent(0), c, false,
+                         detail::encode_element<T>{W, options.grid, shape.group, base, by, to, at});
+        base += W.extent(0);
+      }
+    };
+    if (!found.usable) round(swept, stack_codes);
+    device_matrix<float const> const judge = problem.judge.data != nullptr ? problem.judge : problem.hessian;
+    bool const guarded =
+        options.guard && (problem.judge.data == nullptr ? found.finite : first_not_finite<float>(on, judge) < 0);
+    std::vector<float> before(static_cast<std::size_t>(n)), after(static_cast<std::size_t>(n));
+    if (guarded) {
+      scale_fit absmax = fit;
+      absmax.rule = scale_rule::absmax;
+      index_t base = 0;
+      for (auto const& W : problem.weights) {
+        index_t const sizes[2] = {W.extent(0), shape.groups}, steps[2] = {1, n};
+        fit_scales<T>(on, W, absmax, {}, device_matrix<float>(plain_scales.data() + base, sizes, steps),
+                      with_zeros ? device_matrix<std::uint8_t>(plain_zeros.data() + base, sizes, steps)
+                                 : device_matrix<std::uint8_t>{});
+        base += W.extent(0);
+      }
+      round(plain, device_matrix<std::uint8_t>(plain_codes.data(), n, c));
+      device_vector<float> const rounded(errors.data(), n), moved(errors.data() + n, n);
+      detail::stack_errors<T>(on, problem, judge, shape, options.grid, plain, plain_codes.data(), at, rounded);
+      detail::stack_errors<T>(on, problem, judge, shape, options.grid, swept, stack_codes.data, at, moved);
+      for_each_element(on, n, c, false,
+                       detail::keep_rounded{rounded.data, moved.data, plain_codes.data(), stack_codes.data, c});
+      for_each_element(on, shape.groups, n, false, detail::keep_rounded_scales{rounded.data, moved.data, plain, swept});
+      copy_to_host(on.stream(), rounded.data, n, before.data());
+      copy_to_host(on.stream(), moved.data, n, after.data());
+    }
+    index_t base = 0;
+    for (auto const& W : problem.weights) {
+      index_t const height = W.extent(0);
+      gptq_result result;
+      result.matrix = quantized_matrix(height, c, options.grid, options.groups, options.scales_stored_as);
+      result.report.second_order = found.usable;
+      result.report.hessian_finite = found.finite;
+      result.report.damp = found.damp;
+      result.report.damp_step = found.damp_step;
+      result.report.dead_columns = found.dead;
+      for (index_t r = base; guarded && r < base + height; ++r) {
+        auto const i = static_cast<std::size_t>(r);
+        bool const kept = before[i] < after[i];
+        result.report.rows_kept_rtn += kept;
+        result.report.error_rtn += static_cast<double>(before[i]);
+        result.report.error += static_cast<double>(kept ? before[i] : after[i]);
+      }
+      detail::download_codes(on, stack_codes.data + base * c, at, as_const(scale_view(p, base, height)),
+                             as_const(zero_view(p, base, height)), result.matrix);
+      results[static_cast<std::size_t>(p)].push_back(std::move(result));
+      base += height;
+    }
+  }
+  return results;
+}
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace slimtrim

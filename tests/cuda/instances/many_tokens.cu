@@ -1,0 +1,16 @@
+// budget: many_tokens_kernel 255 registers, 0 bytes
+// budget: visit_elements 48 registers, 0 bytes
+#include <slimtrim/cuda/many_tokens.cuh>
+
+using namespace slimtrim;
+
+static_assert(cuda::many_tokens_shape::shared_bytes(8) <= 163 * 1024);
+#define SLIMTRIM_INSTANCE(T, Kind)                                          \
+  template void cuda::many_tokens_product<T, cuda::tile_kind::Kind, float>( \
+      cuda::context&, cuda::tile_weight_view const&, device_matrix<T const>, device_matrix<float>);
+SLIMTRIM_INSTANCE(bfloat16, codes4)
+SLIMTRIM_INSTANCE(bfloat16, sparse4)
+SLIMTRIM_INSTANCE(bfloat16, bfloat16)
+SLIMTRIM_INSTANCE(float16, codes4)
+SLIMTRIM_INSTANCE(float16, sparse4)
+SLIMTRIM_INSTANCE(float16, float16)
