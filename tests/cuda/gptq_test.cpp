@@ -117,6 +117,17 @@ TEST_CASE("cuda gptq: dead inputs, and a Hessian of no use") {
   CHECK(different <= 16 * 64 / 50);
 }
 
+TEST_CASE("cuda gptq: the device's backend takes the name that all backends share") {
+  cuda_tests::device_memory device;
+  auto const one = make({16}, 64, 21);
+  auto const problem = upload(device, one);
+  gptq_options const options{.groups = {group_kind::group, 32}};
+  auto const found = gptq(device.backend(), problem.weights[0], problem.hessian, options);
+  auto const batched = cuda::gptq<float>(device.backend().on(), {problem}, options);
+  for (index_t i = 0; i < 16; ++i)
+    for (index_t w = 0; w < 8; ++w) CHECK(found.matrix.words(i, w) == batched[0][0].matrix.words(i, w));
+}
+
 TEST_CASE("cuda gptq: what it does not take is refused, and a weight that is not finite is named") {
   cuda_tests::device_memory device;
   auto& on = device.backend().on();

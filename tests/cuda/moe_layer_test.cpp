@@ -6,6 +6,8 @@
 #include <slimtrim/cuda/moe_layer.cuh>
 #include <slimtrim/router/route.hpp>
 
+#include <cstring>
+#include <list>
 #include <vector>
 
 namespace cuda_moe_layer_test {
@@ -15,19 +17,37 @@ using cuda_tests::code_matrix;
 
 namespace {
 
+enum class made_of { codes, halves, sparse };
+
 struct layer_on_both_sides {
   cuda_tests::device_memory device;
   index_t hidden, width, experts;
   std::vector<cuda::host_tiles> gate_up, down;
+  std::list<std::vector<std::uint64_t>> masks;
   tensor<bfloat16, 2> router;
   cuda::moe_layer_view<bfloat16> view{};
 
-  layer_on_both_sides(index_t h, index_t f, index_t e, bool codes, routing_rule const& rule)
+  layer_on_both_sides(index_t h, index_t f, index_t e, made_of weights, routing_rule const& rule)
       : hidden(h), width(f), experts(e), router(e, h) {
     std::vector<cuda::tile_weight_view> gate_up_views, down_views;
     for (index_t i = 0; i < e; ++i) {
       auto const seed = static_cast<std::uint64_t>(10 * i);
-      if (codes) {
+      if (weights == made_of::sparse) {
+        code_matrix const gate(f, h, 128, i % 2 == 0, seed), up(f, h, 128, i % 2 == 0, seed + 1),
+            out(h, f, 64, false, seed + 2);
+        auto const thin = [&](code_matrix const& w) {
+          masks.emplace_back();
+          for (index_t k = 0; k < w.view.rows * ceil_div(w.view.columns, 64); ++k)
+            masks.back().push_back(k % 2 == 0 ? 0x3a5c9c6a3a5c9c6aULL : 0xac5c36699635ca5cULL);  // two of every four
+          return cuda::sparse_rows<space::host>{
+              w.view,
+              tensor_view<std::uint64_t const, 2>(masks.back().data(), w.view.rows, ceil_div(w.view.columns, 64))};
+        };
+        cuda::fused_rows<cuda::sparse_rows<space::host>> const both{thin(gate), thin(up)};
+        gate_up.push_back(
+            cuda::pack_tiles(both, cuda::plan_tiles(both.gate, cuda::tile_scale::bfloat16, true), i % 2 == 0));
+        down.push_back(cuda::pack_tiles(thin(out)));
+      } else if (weights == made_of::codes) {
         code_matrix const gate(f, h, 128, i % 2 == 0, seed), up(f, h, 128, i % 2 == 0, seed + 1), out(h, f, 64, false, seed + 2);
         cuda::fused_rows<cuda::code_rows<space::host>> const both{{gate.view}, {up.view}};
         gate_up.push_back(cuda::pack_tiles(both, cuda::plan_tiles(gate.view, cuda::tile_scale::bfloat16, true), i % 2 == 0));
@@ -124,26 +144,51 @@ struct layer_on_both_sides {
 }  // namespace
 
 TEST_CASE("moe_layer: few tokens, 4-bit experts") {
-  layer_on_both_sides layer(128, 192, 4, true, {});
-  for (index_t tokens : {0, 1, 3, 11, 40}) layer.check<cuda::tile_kind::codes4>(tokens, cuda::moe_path::few);
+  layer_on_both_sides layer(128, 192, 4, made_of::codes, {});
+  for (index_t tokens : {0, 1, 3, 11, 17, 40}) layer.check<cuda::tile_kind::codes4>(tokens, cuda::moe_path::few);
   layer.check<cuda::tile_kind::codes4>(4, cuda::moe_path::few, {}, true);
 }
 
 TEST_CASE("moe_layer: many tokens, 4-bit experts") {
-  layer_on_both_sides layer(128, 192, 4, true, {});
+  layer_on_both_sides layer(128, 192, 4, made_of::codes, {});
   for (index_t tokens : {1, 40, 90}) layer.check<cuda::tile_kind::codes4>(tokens, cuda::moe_path::many);
   layer.check<cuda::tile_kind::codes4>(90, cuda::moe_path::automatic);
 }
 
 TEST_CASE("moe_layer: bfloat16 experts, many small ones, another rule") {
-  layer_on_both_sides layer(64, 64, 20, false, {.top_k = 5, .renormalise = false});
+  layer_on_both_sides layer(64, 64, 20, made_of::halves, {.top_k = 5, .renormalise = false});
   layer.check<cuda::tile_kind::bfloat16>(1, cuda::moe_path::few);
   layer.check<cuda::tile_kind::bfloat16>(13, cuda::moe_path::few);
   layer.check<cuda::tile_kind::bfloat16>(13, cuda::moe_path::many);
 }
 
+TEST_CASE("moe_layer: 2:4 sparse 4-bit experts") {
+  layer_on_both_sides layer(128, 192, 4, made_of::sparse, {});
+  for (index_t tokens : {1, 11}) layer.check<cuda::tile_kind::sparse4>(tokens, cuda::moe_path::few);
+  layer.check<cuda::tile_kind::sparse4>(40, cuda::moe_path::many);
+}
+
+TEST_CASE("moe_layer: the same bits from run to run") {
+  layer_on_both_sides layer(128, 192, 4, made_of::codes, {});
+  auto& device = layer.device;
+  index_t const tokens = 17;
+  auto const X = as_const(device.upload_matrix<bfloat16>(cuda_tests::random_halves(tokens, 128, 3)));
+  cuda::moe_workspace<bfloat16> const work(device.backend().on(), tokens, 2, 4, 192, 128);
+  for (auto path : {cuda::moe_path::few, cuda::moe_path::many}) {
+    std::vector<float> first;
+    for (int run = 0; run < 3; ++run) {
+      auto const Y = device.matrix<float>(tokens, 128);  // poison
+      cuda::moe_layer<bfloat16, cuda::tile_kind::codes4, float>(device.backend().on(), layer.view, X, Y, work, false,
+                                                                path);
+      auto const found = device.download<float>(Y);
+      if (run == 0) first = found;
+      REQUIRE(std::memcmp(found.data(), first.data(), sizeof(float) * found.size()) == 0);
+    }
+  }
+}
+
 TEST_CASE("moe_layer: a keep-mask, down to all tokens on one expert and to no expert at all") {
-  layer_on_both_sides layer(64, 64, 4, true, {});
+  layer_on_both_sides layer(64, 64, 4, made_of::codes, {});
   for (auto path : {cuda::moe_path::few, cuda::moe_path::many}) {
     layer.check<cuda::tile_kind::codes4>(9, path, {1, 0, 1, 0});
     layer.check<cuda::tile_kind::codes4>(9, path, {0, 0, 1, 0});
@@ -152,7 +197,7 @@ TEST_CASE("moe_layer: a keep-mask, down to all tokens on one expert and to no ex
 }
 
 TEST_CASE("moe_layer: what does not fit is refused") {
-  layer_on_both_sides layer(64, 64, 4, true, {});
+  layer_on_both_sides layer(64, 64, 4, made_of::codes, {});
   auto& on = layer.device.backend().on();
   cuda::moe_workspace<bfloat16> const work(on, 2, 2, 4, 64, 64);
   auto const X = as_const(layer.device.matrix<bfloat16>(3, 64));

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <slimtrim/cuda/awq_search.cuh>
+#include <slimtrim/cuda/backend.cuh>
 #include <slimtrim/cuda/codes.cuh>
 #include <slimtrim/cuda/reduce.cuh>
 
@@ -228,5 +229,15 @@ template <class T>
 }
 
 }  // namespace cuda
+
+/// AWQ of one weight in device memory, through the name that all backends share; see cuda::awq.
+template <class T>
+[[nodiscard]] quantized_matrix awq(cuda_backend const& backend, device_matrix<T const> weight,
+                                   device_matrix<float const> hessian, std::vector<float> const& scales = {},
+                                   awq_options const& options = {}, device_matrix<float const> judge = {},
+                                   index_t* rows_kept = nullptr) {
+  return cuda::awq<T>(backend.on(), weight, hessian, scales, options, judge, rows_kept);
+}
+
 }  // namespace v0
 }  // namespace slimtrim

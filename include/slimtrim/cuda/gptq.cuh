@@ -4,6 +4,7 @@
 // Nothing but the diagonals and the results visits the host.
 #pragma once
 
+#include <slimtrim/cuda/backend.cuh>
 #include <slimtrim/cuda/codes.cuh>
 #include <slimtrim/cuda/column_sweep.cuh>
 #include <slimtrim/cuda/fit_scale.cuh>
@@ -289,5 +290,14 @@ template <class T>
 }
 
 }  // namespace cuda
+
+/// GPTQ of one weight in device memory, through the name that all backends share; see cuda::gptq.
+template <class T>
+[[nodiscard]] gptq_result gptq(cuda_backend const& backend, device_matrix<T const> weight,
+                               device_matrix<float const> hessian, gptq_options const& options = {},
+                               device_matrix<float const> judge = {}) {
+  return std::move(cuda::gptq<T>(backend.on(), {{{weight}, hessian, judge}}, options)[0][0]);
+}
+
 }  // namespace v0
 }  // namespace slimtrim

@@ -86,6 +86,15 @@ template <half_precision T>
   return value;
 }
 
+/// The low or the `upper` element of a pair as a float, exact.
+template <half_precision T>
+[[nodiscard]] __device__ __forceinline__ float widen_pair(std::uint32_t pair, bool upper) {
+  if constexpr (std::is_same_v<T, bfloat16>)
+    return bits_as<float>(upper ? pair & 0xffff0000U : pair << 16);
+  else
+    return widen_float16(static_cast<std::uint16_t>(upper ? pair >> 16 : pair & 0xffffU));
+}
+
 /// Starts the copy of 16 bytes to shared memory; where not `valid`, zeros are written and `from` is not read.
 __device__ __forceinline__ void copy_async(void* to_shared, void const* from, bool valid = true) {
   auto const address = static_cast<std::uint32_t>(__cvta_generic_to_shared(to_shared));

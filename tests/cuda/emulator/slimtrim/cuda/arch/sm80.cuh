@@ -109,6 +109,11 @@ template <half_precision T>
 
 [[nodiscard]] inline float widen_float16(std::uint16_t bits) { return static_cast<float>(float16::from_bits(bits)); }
 
+template <half_precision T>
+[[nodiscard]] float widen_pair(std::uint32_t pair, bool upper) {
+  return static_cast<float>(element_of_pair<T>(pair, upper));
+}
+
 inline void copy_async(void* to_shared, void const* from, bool valid = true) {
   if (reinterpret_cast<std::uintptr_t>(to_shared) % 16 != 0 || (valid && reinterpret_cast<std::uintptr_t>(from) % 16 != 0))
     __builtin_trap();

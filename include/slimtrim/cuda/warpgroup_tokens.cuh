@@ -1,0 +1,201 @@
+// Products for more than 64 tokens on sm_90a: wgmma over tiles of 128 or 256 rows by 128 tokens, weights as operand A
+// from registers, activations as operand B from shared memory.
+//
+// The codes of a tile are made into 16-bit weights, scale included and rounded once as expand_tiles rounds them, in the
+// registers that the instruction reads, which are those of mma.m16n8k16. The instruction reads activations itself, so
+// their columns must stand in its order: one pass before puts each 64 columns of a token into the order of the four
+// steps (fragment.hpp). A block's two warpgroups share the stages of activations; while the tensor cores work for one,
+// the other makes weights.
+//
+// No device has run this yet, so `product` does not choose it: it is called by its name.
+#pragma once
+
+#include <slimtrim/cuda/arch/sm90.cuh>
+#include <slimtrim/cuda/context.cuh>
+#include <slimtrim/cuda/elementwise.cuh>
+#include <slimtrim/cuda/many_tokens.cuh>
+#include <slimtrim/cuda/tile_fragment.cuh>
+
+#include <cstdint>
+
+namespace slimtrim {
+inline namespace v0 {
+namespace cuda {
+
+/// How the warpgroup kernels are shaped.
+struct warpgroup_shape {
+  static constexpr int warpgroups = 2;
+  static constexpr int threads = 128 * warpgroups;
+  static constexpr int stages = 5;
+  static constexpr int ahead = stages - 2;  // one stage is read, one may still be
+  static constexpr int row_bytes = 2 * tile::block_columns;
+  static constexpr int stage_bytes = warpgroup_tokens * row_bytes;
+  static constexpr std::size_t shared_bytes = static_cast<std::size_t>(stages) * stage_bytes;
+};
+
+namespace detail {
+
+/// The pair of columns (0 .. 31) of a block of 64 that stands as pair `at` in the order of the instructions' steps.
+[[nodiscard]] SLIMTRIM_HD constexpr int pair_in_steps(int at) { return block_column(at / 8, 2 * (at % 8)) / 2; }
+
+// A thread a pair of columns.
+template <half_precision T>
+struct order_columns {
+  device_matrix<T const> X;
+  T* to;
+  SLIMTRIM_HD void operator()(index_t t, index_t pair) const {
+    index_t const from = pair / 32 * 64 + 2 * pair_in_steps(static_cast<int>(pair % 32));
+    to[t * X.extent(1) + 2 * pair] = X(t, from);
+    to[t * X.extent(1) + 2 * pair + 1] = X(t, from + 1);
+  }
+};
+
+// Starts the copies of 64 columns of 128 tokens, eight threads a token, chunks swizzled.
+template <half_precision T>
+__device__ __forceinline__ void fetch_swizzled(T const* X, index_t columns, int count, int block,
+                                               unsigned char* stage) {
+  int const chunk = static_cast<int>(threadIdx.x % 8);
+#pragma unroll
+  for (int i = 0; i < warpgroup_tokens * 8 / warpgroup_shape::threads; ++i) {
+    int const token = static_cast<int>(threadIdx.x / 8) + warpgroup_shape::threads / 8 * i;
+    bool const valid = token < count;
+    copy_async(stage + token * warpgroup_shape::row_bytes + 16 * (chunk ^ (token % 8)),
+               X + (valid ? token : 0) * columns + block * tile::block_columns + 8 * chunk, valid);
+  }
+}
+
+// Register values of one step of a tile: (code - zero) * scale rounded to T, or the elements.
+template <half_precision T, tile_kind Kind>
+__device__ __forceinline__ void scaled_registers(lane_tile<Kind> const& from, int step,
+                                                 std::uint32_t const (&raised)[2], float const (&scale)[2],
+                                                 std::uint32_t (&a)[4]) {
+  weight_registers<T, Kind>(from, step, raised, a);
+  if constexpr (has_codes(Kind)) {
+#pragma unroll
+    for (int reg = 0; reg < 4; ++reg)
+      a[reg] =
+          round_pair<T>(widen_pair<T>(a[reg], false) * scale[reg % 2], widen_pair<T>(a[reg], true) * scale[reg % 2]);
+  }
+}
+
+// Grid: 128 tokens, 128 * Tiles rows, part of the columns; X: [T, columns] contiguous, columns in steps' order. A
+// warpgroup owns `Tiles` tiles of 64 rows.
+template <half_precision T, tile_kind Kind, int Tiles, class Result>
+__global__ void __launch_bounds__(warpgroup_shape::threads, 1)
+    warpgroup_tokens_kernel(tile_weight_view w, T const* X, index_t tokens, device_matrix<Result> Y, float* partial) {
+  constexpr int stages = warpgroup_shape::stages, ahead = warpgroup_shape::ahead;
+  unsigned char* const shared = shared_memory();
+  int const lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+  int const blocks = static_cast<int>(w.blocks()), parts = static_cast<int>(gridDim.z),
+            part = static_cast<int>(blockIdx.z);
+  int const first_block = static_cast<int>(static_cast<index_t>(blocks) * part / parts);
+  int const last_block = static_cast<int>(static_cast<index_t>(blocks) * (part + 1) / parts);
+  index_t const first_token = static_cast<index_t>(blockIdx.x) * warpgroup_tokens, left = tokens - first_token;
+  int const count = static_cast<int>(left < warpgroup_tokens ? left : warpgroup_tokens);
+  T const* const mine = X + first_token * w.columns;
+  // Tile r of warpgroup g: strips 4 (Tiles (2 y + g) + r) .. + 3, one a warp. Behind the last strip its weights are
+  // used and nothing is kept.
+  index_t const first_strip =
+      (static_cast<index_t>(blockIdx.y) * warpgroup_shape::warpgroups + warp / 4) * Tiles * 4 + warp % 4;
+  index_t const last_strip = w.strips() - 1;
+  auto const strip_of = [&](int r) { return first_strip + 4 * r < last_strip ? first_strip + 4 * r : last_strip; };
+  lane_tile<Kind> next[Tiles];
+  auto const load = [&](int block) {
+#pragma unroll
+    for (int r = 0; r < Tiles; ++r)
+      strip_reader<Kind>(w, strip_of(r), lane).load(static_cast<std::uint32_t>(block), next[r]);
+  };
+  if (first_block < last_block) load(first_block);
+#pragma unroll
+  for (int s = 0; s < ahead; ++s) {
+    if (first_block + s < last_block)
+      fetch_swizzled(mine, w.columns, count, first_block + s, shared + s * warpgroup_shape::stage_bytes);
+    commit_copies();
+  }
+  float sums[Tiles][warpgroup_tokens / 8][4] = {};
+  for (int block = first_block; block < last_block; ++block) {
+    std::uint32_t a[Tiles][tile::steps][4];
+#pragma unroll
+    for (int r = 0; r < Tiles; ++r) {
+      std::uint32_t raised[2];
+      float scale[2] = {1, 1};
+      raised_zeros<T>(next[r].zeros, raised);
+      if constexpr (has_codes(Kind)) scales_of(w.scale_kind, next[r].scales, scale);
+#pragma unroll
+      for (int step = 0; step < tile::steps; ++step)
+        scaled_registers<T, Kind>(next[r], step, raised, scale, a[r][step]);
+    }
+    if (block + 1 < last_block) load(block + 1);
+    wait_for_copies<ahead - 1>();
+    fence_for_warpgroup();
+    sync_block();  // everybody's part of this stage is there, and everybody has done with the stage of two blocks ago
+    int const fetched = block + ahead, place = block - first_block;
+    if (fetched < last_block)
+      fetch_swizzled(mine, w.columns, count, fetched, shared + (place + ahead) % stages * warpgroup_shape::stage_bytes);
+    commit_copies();
+    std::uint32_t const stage = shared_address(shared + place % stages * warpgroup_shape::stage_bytes);
+    begin_warpgroup();
+#pragma unroll
+    for (int step = 0; step < tile::steps; ++step)
+#pragma unroll
+      for (int r = 0; r < Tiles; ++r)
+        multiply_warpgroup<T>(sums[r], a[r][step], swizzled_rows(stage + 32 * static_cast<std::uint32_t>(step)));
+    commit_warpgroup();
+    wait_for_warpgroup<0>();
+  }
+#pragma unroll
+  for (int r = 0; r < Tiles; ++r) {
+    index_t const strip = first_strip + 4 * r;
+    if (strip > last_strip) continue;
+#pragma unroll
+    for (int n = 0; n < warpgroup_tokens / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        tile_position const at = result_element(lane, e);
+        index_t const token = first_token + n * tile::tokens + at.column, row = strip * tile::rows + at.row;
+        if (token >= tokens) continue;
+        if (parts == 1) {
+          Y(token, row) = static_cast<Result>(sums[r][n][e]);
+        } else {
+          partial[(part * tokens + token) * w.rows + row] = sums[r][n][e];
+        }
+      }
+  }
+}
+
+}  // namespace detail
+
+/// Y = X Wᵀ for any number of tokens, meant for more than 64. X: [T, in] in any layout; Y: [T, out]. Weights are
+/// rounded to T with their scale, sums are float. Needs a device of compute capability 9.0 and code compiled for
+/// sm_90a, else `error` or a stopped kernel. Scratch: a copy of X; parts * T * out floats where the grid is small.
+/// Deterministic on one kind of device.
+template <half_precision T, tile_kind Kind, class Result>
+requires(Kind != tile_kind::sparse4) void warpgroup_tokens_product(context& on, tile_weight_view const& w,
+                                                                   device_matrix<T const> X, device_matrix<Result> Y) {
+  expects(on.compute_capability() == 90, "warpgroup_tokens_product", "compute capability: expected 9.0");
+  index_t const tokens = X.extent(0);
+  auto const ordered = on.scratch_for<T>(X.size());
+  check_product_operands<T, Kind, Result>(w, device_matrix<T const>(ordered.data(), tokens, X.extent(1)), Y,
+                                          "warpgroup_tokens_product");
+  if (tokens == 0 || w.rows == 0) return;
+  for_each_element(on, tokens, w.columns / 2, false, detail::order_columns<T>{X, ordered.data()});
+  index_t const down = ceil_div(tokens, warpgroup_tokens);
+  auto const run = [&]<int Tiles>() {
+    index_t const across = ceil_div(w.rows, 128 * Tiles);
+    expects(across <= 65535, "warpgroup_tokens_product", "rows of the weight: expected at most 128 * 65535");
+    int const parts = parts_of_columns(across * down, w.blocks(), on.multiprocessors() / 2);
+    auto const partial = on.scratch_for<float>(parts > 1 ? parts * tokens * w.rows : 0);
+    launch(on.stream(),
+           {dim3(blocks_for(down), static_cast<unsigned>(across), static_cast<unsigned>(parts)),
+            warpgroup_shape::threads, warpgroup_shape::shared_bytes},
+           detail::warpgroup_tokens_kernel<T, Kind, Tiles, Result>, w, ordered.data(), tokens, Y, partial.data());
+    if (parts > 1) for_each_element(on, tokens, w.rows, false, detail::add_parts<Result>{partial.data(), parts, Y});
+  };
+  // Tall tiles where they still fill the device.
+  ceil_div(w.rows, index_t{256}) * down >= on.multiprocessors() ? run.template operator()<2>()
+                                                                : run.template operator()<1>();
+}
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace slimtrim
