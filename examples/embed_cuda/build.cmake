@@ -1,0 +1,17 @@
+# Builds both examples into BUILD as their users would, without CMake's CUDA language: one program of nvcc alone, and one whose kernels are a
+# library that nvcc compiled. SOURCE: slimtrim's folder; COMPILER: nvcc; HOST: a C++ compiler.
+file(MAKE_DIRECTORY ${BUILD})
+set(here ${SOURCE}/examples/embed_cuda)
+set(cuda -std=c++20 -O2 -gencode=arch=compute_90a,code=sm_90a -I${SOURCE}/include)
+set(libraries -lcublas -lcusolver)
+function(run)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE failed OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  if(failed OR output MATCHES "warning")
+    message(FATAL_ERROR "${ARGN}\n${output}")
+  endif()
+endfunction()
+run(${COMPILER} ${cuda} ${here}/engine.cu -o ${BUILD}/engine ${libraries})
+run(${COMPILER} ${cuda} -c ${here}/kernels.cu -o ${BUILD}/kernels.o)
+run(ar rcs ${BUILD}/libkernels.a ${BUILD}/kernels.o)
+run(${HOST} -std=c++20 -O2 -Wall -Wextra -I${SOURCE}/include -c ${here}/main.cpp -o ${BUILD}/main.o)
+run(${COMPILER} ${BUILD}/main.o ${BUILD}/libkernels.a -o ${BUILD}/library ${libraries})
