@@ -6,6 +6,7 @@
 #include <slimtrim/cuda/few_tokens.cuh>
 #include <slimtrim/cuda/many_tokens.cuh>
 #include <slimtrim/cuda/product.cuh>
+#include <slimtrim/cuda/warpgroup_tokens.cuh>
 
 #include <memory>
 
@@ -82,6 +83,22 @@ void shape(session& s, index_t rows, index_t columns, least_of_shapes& least) {
       line("few tokens bf16", time_graph(s, copies, [&](int i) {
              cuda::few_tokens_product<bfloat16, halves, float>(s.on(), at(dense, i), X, Y);
            }), dense_bytes);
+    }
+    if (tokens >= 64) {
+      line("wgmma 4-bit",
+           time_graph(s, copies,
+                      [&](int i) { cuda::warpgroup_tokens_product<bfloat16, codes, float>(s.on(), at(w, i), X, Y); }),
+           bytes);
+      line("wgmma bf16",
+           time_graph(
+               s, copies,
+               [&](int i) { cuda::warpgroup_tokens_product<bfloat16, halves, float>(s.on(), at(dense, i), X, Y); }),
+           dense_bytes);
+      line("expanded 4-bit, cuBLAS",
+           time_graph(
+               s, copies,
+               [&](int i) { cuda::product<bfloat16, codes, float>(s.on(), at(w, i), X, Y, {.few = 0, .many = 0}); }),
+           bytes);
     }
     if (tokens >= 8) {
       line("many tokens 4-bit", time_graph(s, copies, [&](int i) {

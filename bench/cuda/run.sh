@@ -1,53 +1,97 @@
 #!/usr/bin/env bash
-# On a machine with a Hopper GPU: compiles the device tests and benchmarks with nvcc, runs the tests, then the benchmarks.
-# Needs nvcc with cuBLAS and cuSOLVER and the header of doctest, nothing else; no CMake, no network. A few minutes in all.
-#   OUT      folder for logs and results.json (default: build/cuda)
-#   DOCTEST  folder that holds doctest/doctest.h (default: looked for)
-#   CASES    benchmark cases (default: all of rows products moe_layer)
+# On a machine with a Hopper GPU: compiles with nvcc, tests on the device, measures every kernel, and writes one table. Every piece takes
+# under ten minutes and leaves its result behind, so a run that was cut off goes on where it stood when the command is given again.
+# Needs nvcc with cuBLAS and cuSOLVER, and doctest's header for the tests; no CMake, no network.
+#   OUT      folder for results: tests.log, <case>.json, <case>.log, table.md (default: build/cuda/results)
+#   RESUME   folder with results of an earlier run, taken over where OUT has none (default: .deps/results, where it exists)
+#   BUDGET   seconds after which no further piece is begun; exit code 75 then, "again, please" (default 540)
+#   CASES    pieces (default: tests rows products moe_layer gptq awq)
+#   DOCTEST  folder that holds doctest/doctest.h (default: looked for in /usr/include and .deps)
+#   SANITIZE 1: also compute-sanitizer's four tools over the kernel tests, each a piece
+#   COMPILE_ONLY 1: stop when everything is compiled (needs no device)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-out="${OUT:-build/cuda}"
+out="${OUT:-build/cuda/results}"
 objects="$PWD/build/cuda/objects"
 mkdir -p "$out" "$objects"
+begun=$SECONDS
+budget="${BUDGET:-540}"
+commit="$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)"
+resume="${RESUME:-.deps/results}"
+if [ -d "$resume" ]; then cp -n "$resume"/* "$out"/ 2>/dev/null; fi
 nvcc="${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}"
-for folder in "${DOCTEST:-}" /usr/include "$PWD/.device" ; do
+for folder in "${DOCTEST:-}" /usr/include "$PWD/.deps"; do
   [ -n "$folder" ] && [ -f "$folder/doctest/doctest.h" ] && doctest="$folder" && break
 done
-tests=1
-if [ -z "${doctest:-}" ]; then echo "no doctest/doctest.h: set DOCTEST; benchmarks only"; tests=0; fi
+pieces=()
+for piece in ${CASES:-tests rows products moe_layer gptq awq}; do
+  if [ "$piece" = tests ] && [ -z "${doctest:-}" ]; then echo "no doctest/doctest.h: set DOCTEST; without tests"; continue; fi
+  pieces+=("$piece")
+  if [ "$piece" = tests ] && [ "${SANITIZE:-0}" = 1 ]; then pieces+=(memcheck racecheck synccheck initcheck); fi
+done
 
-list="$out/compile.list"
+# Compile what is not compiled yet, as many at a time as there are cores.
+list="$objects/compile.list"
 : >"$list"
 for source in bench/cuda/*.cu; do echo "$source bench_$(basename "$source" .cu)" >>"$list"; done
-if [ $tests = 1 ]; then
-  for source in $(grep -l '\.cuh>' tests/cuda/*_test.cpp) tests/cuda/device_main.cu; do
+if [ -n "${doctest:-}" ]; then
+  for source in $(grep -l '\.cuh>' tests/cuda/*_test.cpp) tests/cuda/device/*_test.cu tests/cuda/device_main.cu; do
     echo "$source test_$(basename "${source%.*}")" >>"$list"
   done
 fi
-export nvcc objects doctest="${doctest:-}"
-start=$SECONDS
-if ! xargs -P "$(nproc)" -L 1 bash -c '
+export nvcc objects commit doctest="${doctest:-}"
+if ! xargs -P "${JOBS:-$(nproc)}" -L 1 bash -c '
+    [ "$(cat "$objects/$1.of" 2>/dev/null)" = "$commit" ] && [ -f "$objects/$1.o" ] && exit 0
     "$nvcc" -std=c++20 -O2 -gencode=arch=compute_90a,code=sm_90a -Iinclude -Itests ${doctest:+-isystem "$doctest"} \
-      -x cu -c "$0" -o "$objects/$1.o" >"$objects/$1.log" 2>&1 || { echo "failed: $0"; cat "$objects/$1.log"; exit 255; }' <"$list"; then
+      -x cu -c "$0" -o "$objects/$1.o" >"$objects/$1.log" 2>&1 || { echo "failed: $0"; cat "$objects/$1.log"; exit 255; }
+    echo "$commit" >"$objects/$1.of"' <"$list"; then
   exit 1
 fi
-"$nvcc" -o "$objects/bench_cuda" "$objects"/bench_*.o -lcublas -lcusolver || exit 1
-echo "compiled in $((SECONDS - start)) s"
+linked() { "$nvcc" -o "$objects/$1" $(awk -v kind="$2" -v folder="$objects" 'index($2, kind) == 1 { print folder "/" $2 ".o" }' "$list") -lcublas -lcusolver; }
+linked bench_cuda bench_ || exit 1
+if [ -n "$doctest" ]; then linked device_tests test_ || exit 1; fi
+echo "compiled in $((SECONDS - begun)) s, commit $commit"
+[ "${COMPILE_ONLY:-0}" = 1 ] && exit 0
 
 failed=0
-if [ $tests = 1 ]; then
-  "$nvcc" -o "$objects/device_tests" "$objects"/test_*.o -lcublas -lcusolver || exit 1
-  timeout 180 "$objects/device_tests" >"$out/tests.log" 2>&1
-  failed=$?
-  tail -n "$([ $failed = 0 ] && echo 4 || echo 60)" "$out/tests.log"
-  [ $failed = 77 ] && exit 77
-  if command -v compute-sanitizer >/dev/null && [ "${SANITIZE:-0}" = 1 ]; then
-    for tool in memcheck racecheck synccheck initcheck; do
-      echo "compute-sanitizer $tool:"
-      timeout 100 compute-sanitizer --tool "$tool" "$objects/device_tests" -sf='*few_tokens*,*many_tokens*,*moe_layer*,*route*' 2>&1 | tail -n 2
-    done
+for piece in "${pieces[@]}"; do
+  [ -f "$out/$piece.done" ] && continue
+  left=$((budget - SECONDS + begun))
+  if [ "$left" -lt 60 ]; then
+    echo "$piece and what follows it: not begun, $left s left; give the command again"
+    exit 75
   fi
-fi
-# shellcheck disable=SC2086
-timeout 300 "$objects/bench_cuda" "$out/results.json" ${CASES:-} 2>&1 | tee "$out/bench.log" || exit 1
+  start=$SECONDS
+  case "$piece" in
+    tests)
+      timeout "$left" "$objects/device_tests" >"$out/tests.log" 2>&1
+      code=$?
+      tail -n "$([ $code = 0 ] && echo 4 || echo 60)" "$out/tests.log"
+      [ $code = 77 ] && exit 77
+      ;;
+    memcheck | racecheck | synccheck | initcheck)
+      if ! command -v compute-sanitizer >/dev/null; then echo "no compute-sanitizer"; continue; fi
+      timeout "$left" compute-sanitizer --tool "$piece" "$objects/device_tests" -sf='*few_tokens*,*many_tokens*,*moe_layer*,*route*,*column_sweep*,*sparse_product*' \
+        >"$out/$piece.log" 2>&1
+      code=$?
+      tail -n 3 "$out/$piece.log"
+      ;;
+    *)
+      timeout "$left" "$objects/bench_cuda" "$out/$piece.json" "$commit" "$piece" 2>&1 | tee "$out/$piece.log"
+      code=${PIPESTATUS[0]}
+      [ "$code" = 77 ] && exit 77
+      ;;
+  esac
+  echo "$piece: $((SECONDS - start)) s, exit code $code"
+  if [ "$code" = 0 ]; then echo "$commit" >"$out/$piece.done"; else failed=1; fi
+done
+
+{
+  echo "GPU: $(head -n 1 "$out"/*.log 2>/dev/null | grep -m 1 multiprocessors || echo unknown); commit $commit"
+  echo
+  echo "| what | measured | must | aim | reached |"
+  echo "|---|---|---|---|---|"
+  cat "$out"/*.json.md 2>/dev/null
+} >"$out/table.md"
+cat "$out/table.md"
 exit $failed
