@@ -2,8 +2,10 @@
 # On a machine with a Hopper GPU: compiles with nvcc, tests on the device, measures every kernel, and writes one table. Every piece takes
 # under ten minutes and leaves its result behind, so a run that was cut off goes on where it stood when the command is given again.
 # Needs nvcc with cuBLAS and cuSOLVER, and doctest's header for the tests; no CMake, no network.
-#   OUT      folder for results: tests.log, <case>.json, <case>.log, table.md (default: build/cuda/results)
-#   RESUME   folder with results of an earlier run, taken over where OUT has none (default: .deps/results, where it exists)
+# Results stand in build/cuda/results: tests.log, <case>.json, <case>.log, table.md.
+#   OUT      folder that also gets table.md and everything as results.tgz, however the run ends (default: none)
+#   RESUME   results.tgz of an earlier run, taken over where pieces are missing (default: .deps/results.tgz, where it exists)
+#   COMMIT   what is measured, where git cannot be asked
 #   BUDGET   seconds after which no further piece is begun; exit code 75 then, "again, please" (default 540)
 #   CASES    pieces (default: tests rows products moe_layer gptq awq)
 #   DOCTEST  folder that holds doctest/doctest.h (default: looked for in /usr/include and .deps)
@@ -11,14 +13,33 @@
 #   COMPILE_ONLY 1: stop when everything is compiled (needs no device)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-out="${OUT:-build/cuda/results}"
+out="build/cuda/results"
 objects="$PWD/build/cuda/objects"
 mkdir -p "$out" "$objects"
 begun=$SECONDS
 budget="${BUDGET:-540}"
-commit="$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)"
-resume="${RESUME:-.deps/results}"
-if [ -d "$resume" ]; then cp -n "$resume"/* "$out"/ 2>/dev/null; fi
+commit="${COMMIT:-$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)}"
+# What objects and results belong to: the sources themselves, since a copy of the tree may have no history.
+version="$(find include bench/cuda tests/cuda tests/backend tests/slim -type f -print0 | sort -z | xargs -0 cat | sha1sum | cut -c 1-12)"
+resume="${RESUME:-.deps/results.tgz}"
+if [ -f "$resume" ]; then tar -xzf "$resume" -C "$out" --skip-old-files; fi
+
+# The table of what is measured so far, and everything to OUT.
+finish() {
+  {
+    echo "GPU: $(cat "$out"/*.log 2>/dev/null | grep -m 1 multiprocessors || echo unknown); commit $commit"
+    echo
+    echo "| what | measured | must | aim | reached |"
+    echo "|---|---|---|---|---|"
+    cat "$out"/*.json.md 2>/dev/null
+  } >"$out/table.md"
+  if [ -n "${OUT:-}" ]; then
+    mkdir -p "$OUT"
+    cp "$out/table.md" "$OUT/"
+    tar -czf "$OUT/results.tgz" -C "$out" .
+  fi
+}
+trap finish EXIT
 nvcc="${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}"
 for folder in "${DOCTEST:-}" /usr/include "$PWD/.deps"; do
   [ -n "$folder" ] && [ -f "$folder/doctest/doctest.h" ] && doctest="$folder" && break
@@ -39,12 +60,12 @@ if [ -n "${doctest:-}" ]; then
     echo "$source test_$(basename "${source%.*}")" >>"$list"
   done
 fi
-export nvcc objects commit doctest="${doctest:-}"
+export nvcc objects version doctest="${doctest:-}"
 if ! xargs -P "${JOBS:-$(nproc)}" -L 1 bash -c '
-    [ "$(cat "$objects/$1.of" 2>/dev/null)" = "$commit" ] && [ -f "$objects/$1.o" ] && exit 0
+    [ "$(cat "$objects/$1.of" 2>/dev/null)" = "$version" ] && [ -f "$objects/$1.o" ] && exit 0
     "$nvcc" -std=c++20 -O2 -gencode=arch=compute_90a,code=sm_90a -Iinclude -Itests ${doctest:+-isystem "$doctest"} \
       -x cu -c "$0" -o "$objects/$1.o" >"$objects/$1.log" 2>&1 || { echo "failed: $0"; cat "$objects/$1.log"; exit 255; }
-    echo "$commit" >"$objects/$1.of"' <"$list"; then
+    echo "$version" >"$objects/$1.of"' <"$list"; then
   exit 1
 fi
 linked() { "$nvcc" -o "$objects/$1" $(awk -v kind="$2" -v folder="$objects" 'index($2, kind) == 1 { print folder "/" $2 ".o" }' "$list") -lcublas -lcusolver; }
@@ -55,7 +76,7 @@ echo "compiled in $((SECONDS - begun)) s, commit $commit"
 
 failed=0
 for piece in "${pieces[@]}"; do
-  [ -f "$out/$piece.done" ] && continue
+  [ "$(cat "$out/$piece.done" 2>/dev/null)" = "$version" ] && continue
   left=$((budget - SECONDS + begun))
   if [ "$left" -lt 60 ]; then
     echo "$piece and what follows it: not begun, $left s left; give the command again"
@@ -83,15 +104,9 @@ for piece in "${pieces[@]}"; do
       ;;
   esac
   echo "$piece: $((SECONDS - start)) s, exit code $code"
-  if [ "$code" = 0 ]; then echo "$commit" >"$out/$piece.done"; else failed=1; fi
+  if [ "$code" = 0 ]; then echo "$version" >"$out/$piece.done"; else failed=1; fi
 done
 
-{
-  echo "GPU: $(head -n 1 "$out"/*.log 2>/dev/null | grep -m 1 multiprocessors || echo unknown); commit $commit"
-  echo
-  echo "| what | measured | must | aim | reached |"
-  echo "|---|---|---|---|---|"
-  cat "$out"/*.json.md 2>/dev/null
-} >"$out/table.md"
+finish
 cat "$out/table.md"
 exit $failed

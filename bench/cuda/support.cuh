@@ -97,6 +97,9 @@ inline double time_graph(session& s, int calls, std::function<void(int)> const& 
   cudaEventDestroy(end);
   cudaGraphExecDestroy(executable);
   cudaGraphDestroy(graph);
+  int device = 0;
+  cuda::check(cudaGetDevice(&device), "device");
+  cuda::check(cudaDeviceGraphMemTrim(device), "graph memory");  // scratch of the graph
   return median(times);
 }
 

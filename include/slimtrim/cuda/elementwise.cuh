@@ -6,6 +6,7 @@
 #include <slimtrim/cuda/context.cuh>
 
 #include <cstddef>
+#include <cstdint>
 
 namespace slimtrim {
 inline namespace v0 {
@@ -17,10 +18,15 @@ inline constexpr unsigned elementwise_threads = 256;
 
 // A thread owns one element: fast index by thread, the other by grid, so that neighbours touch neighbours.
 template <class F>
-__global__ void __launch_bounds__(elementwise_threads) visit_elements(index_t slow, index_t fast, bool rows_fast, F visit) {
+__global__ void __launch_bounds__(elementwise_threads)
+    visit_elements(index_t slow, index_t fast, bool rows_fast, F visit) {
   index_t const count = slow * fast, step = static_cast<index_t>(gridDim.x) * blockDim.x;
   for (index_t at = static_cast<index_t>(blockIdx.x) * blockDim.x + threadIdx.x; at < count; at += step) {
-    index_t const s = at / fast, f = at - s * fast;
+    // Most matrices have fewer than 2^32 elements, and a division of 64 bits costs several times one of 32.
+    index_t const s = count <= 0xffffffffLL
+                          ? static_cast<index_t>(static_cast<std::uint32_t>(at) / static_cast<std::uint32_t>(fast))
+                          : at / fast;
+    index_t const f = at - s * fast;
     rows_fast ? visit(f, s) : visit(s, f);
   }
 }
@@ -36,8 +42,8 @@ struct convert_element {
 
 }  // namespace detail
 
-/// visit(i, j) for every element of an [n, m] matrix, in no order; `rows_fast`: neighbouring threads take neighbouring i.
-/// `visit` is a named type with a SLIMTRIM_HD call operator.
+/// visit(i, j) for every element of an [n, m] matrix, in no order; `rows_fast`: neighbouring threads take neighbouring
+/// i. `visit` is a named type with a SLIMTRIM_HD call operator.
 template <class F>
 void for_each_element(context& on, index_t n, index_t m, bool rows_fast, F const& visit) {
   index_t const needed = ceil_div(n * m, detail::elementwise_threads), most = 32 * on.multiprocessors();

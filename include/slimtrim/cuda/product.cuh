@@ -1,9 +1,10 @@
-// Y = X Wᵀ for any number of tokens: which kernel, from the shape alone; and tiles made on the device and taken apart again.
+// Y = X Wᵀ for any number of tokens: which kernel, from the shape alone; and tiles made on the device and taken apart
+// again.
 //
 // | tokens       | kernel                                               | bound by          |
 // |--------------|------------------------------------------------------|-------------------|
 // | 1 .. 16      | few_tokens.cuh                                       | weight bandwidth  |
-// | 17 .. 767    | many_tokens.cuh                                      | tensor cores      |
+// | 17 .. 767    | many_tokens.cuh, or warpgroup_tokens.cuh on request  | tensor cores      |
 // | 768 and more | weights expanded to 16 bits once, then cuBLAS        | cuBLAS            |
 #pragma once
 
@@ -11,6 +12,7 @@
 #include <slimtrim/cuda/few_tokens.cuh>
 #include <slimtrim/cuda/many_tokens.cuh>
 #include <slimtrim/cuda/tile_pack.hpp>
+#include <slimtrim/cuda/warpgroup_tokens.cuh>
 
 #include <cstdint>
 
@@ -22,6 +24,9 @@ namespace cuda {
 struct product_limits {
   index_t few = 16;
   index_t many = 767;
+  /// From here on, up to `many`, wgmma: only where the device is of compute capability 9.0 and the code compiled for
+  /// sm_90a; not for sparse weights. Never, until a device has shown that it is right and where it is faster.
+  index_t warpgroup = PTRDIFF_MAX;
 };
 
 namespace detail {
@@ -123,6 +128,10 @@ void product(context& on, tile_weight_view const& w, device_matrix<T const> X, d
     expand_tiles<T, Kind>(on, w, expanded);
     gemm<T, Result>(on, Result{1}, X, transposed(as_const(expanded)), Result{0}, Y);
     return;
+  }
+  if constexpr (Kind != tile_kind::sparse4) {
+    if (tokens > limits.few && tokens >= limits.warpgroup)
+      return warpgroup_tokens_product<T, Kind, Result>(on, w, X, Y);
   }
   if (!takes_activations(X)) {
     auto const copy = on.scratch_for<T>(tokens * w.columns);

@@ -7,7 +7,7 @@
 // steps (fragment.hpp). A block's two warpgroups share the stages of activations; while the tensor cores work for one,
 // the other makes weights.
 //
-// No device has run this yet, so `product` does not choose it: it is called by its name.
+// No device has run this yet, so `product` chooses it only where its limits say so.
 #pragma once
 
 #include <slimtrim/cuda/arch/sm90.cuh>
@@ -38,17 +38,22 @@ namespace detail {
 /// The pair of columns (0 .. 31) of a block of 64 that stands as pair `at` in the order of the instructions' steps.
 [[nodiscard]] SLIMTRIM_HD constexpr int pair_in_steps(int at) { return block_column(at / 8, 2 * (at % 8)) / 2; }
 
-// A thread a pair of columns.
+// One block a token; a thread gathers the 16 bytes of one step's half: pairs 8 j + chunk of the block, j = 0 .. 3.
 template <half_precision T>
-struct order_columns {
-  device_matrix<T const> X;
-  T* to;
-  SLIMTRIM_HD void operator()(index_t t, index_t pair) const {
-    index_t const from = pair / 32 * 64 + 2 * pair_in_steps(static_cast<int>(pair % 32));
-    to[t * X.extent(1) + 2 * pair] = X(t, from);
-    to[t * X.extent(1) + 2 * pair + 1] = X(t, from + 1);
+__global__ void __launch_bounds__(256) order_columns(device_matrix<T const> X, bool aligned, words4* to) {
+  index_t const token = blockIdx.x, chunks = X.extent(1) / 8;
+  for (index_t chunk = threadIdx.x; chunk < chunks; chunk += 256) {
+    index_t const first = chunk / 8 * tile::block_columns + 2 * (chunk % 8);
+    words4 out;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      index_t const from = first + 16 * j;
+      out.word[j] = aligned ? *reinterpret_cast<std::uint32_t const*>(&X(token, from))
+                            : pair_of(X(token, from), X(token, from + 1));
+    }
+    to[token * chunks + chunk] = out;
   }
-};
+}
 
 // Starts the copies of 64 columns of 128 tokens, eight threads a token, chunks swizzled.
 template <half_precision T>
@@ -178,7 +183,8 @@ requires(Kind != tile_kind::sparse4) void warpgroup_tokens_product(context& on, 
   check_product_operands<T, Kind, Result>(w, device_matrix<T const>(ordered.data(), tokens, X.extent(1)), Y,
                                           "warpgroup_tokens_product");
   if (tokens == 0 || w.rows == 0) return;
-  for_each_element(on, tokens, w.columns / 2, false, detail::order_columns<T>{X, ordered.data()});
+  launch(on.stream(), {dim3(blocks_for(tokens)), 256, 0}, detail::order_columns<T>, X, takes_activations(X),
+         reinterpret_cast<words4*>(ordered.data()));
   index_t const down = ceil_div(tokens, warpgroup_tokens);
   auto const run = [&]<int Tiles>() {
     index_t const across = ceil_div(w.rows, 128 * Tiles);
