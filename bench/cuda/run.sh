@@ -56,7 +56,7 @@ list="$objects/compile.list"
 : >"$list"
 for source in bench/cuda/*.cu; do echo "$source bench_$(basename "$source" .cu)" >>"$list"; done
 if [ -n "${doctest:-}" ]; then
-  for source in $(grep -l '\.cuh>' tests/cuda/*_test.cpp) tests/cuda/device/*_test.cu tests/cuda/device_main.cu; do
+  for source in $(grep -ls '\.cuh>' tests/cuda/*_test.cpp tests/cuda/model/*_test.cpp) tests/cuda/device/*_test.cu tests/cuda/device_main.cu; do
     echo "$source test_$(basename "${source%.*}")" >>"$list"
   done
 fi

@@ -36,11 +36,13 @@ if(NOT TARGET slimtrim_cuda OR NOT CMAKE_CUDA_COMPILER)
   return()
 endif()
 
-# slimtrim_nvcc(<object> <source> <architectures> <extra flags...>): an object of one CUDA source and the compiler's resource report.
-function(slimtrim_nvcc object source architectures)
+# slimtrim_nvcc(<object> <source> <extra flags...>): an object of one CUDA source and the compiler's resource report, for the
+# architectures of slimtrim_architectures.
+set(slimtrim_architectures 90a)
+function(slimtrim_nvcc object source)
   add_custom_command(OUTPUT ${object}
     COMMAND ${CMAKE_COMMAND} -DCOMPILER=${CMAKE_CUDA_COMPILER} -DSOURCE=${source} -DOBJECT=${object}
-            "-DARCHITECTURES=${architectures}"
+            "-DARCHITECTURES=${slimtrim_architectures}"
             "-DFLAGS=-I${PROJECT_SOURCE_DIR}/include;-I${PROJECT_SOURCE_DIR}/tests;${ARGN}"
             -P ${slimtrim_cuda_tests}/compile.cmake
     DEPENDS ${source} ${slimtrim_cuda_tests}/compile.cmake DEPFILE ${object}.d COMMENT "nvcc ${source}" VERBATIM)
@@ -57,7 +59,7 @@ foreach(source IN LISTS sources)
   if(device_code)
     get_filename_component(name ${source} NAME_WE)
     set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/${name}.o)
-    slimtrim_nvcc(${object} ${source} 90a)
+    slimtrim_nvcc(${object} ${source})
     list(APPEND objects ${object})
     get_filename_component(file ${source} NAME)
     list(APPEND files ${file})
@@ -65,7 +67,7 @@ foreach(source IN LISTS sources)
     list(APPEND names ${name})
   endif()
 endforeach()
-slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/main.o ${slimtrim_cuda_tests}/device_main.cu 90a)
+slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/main.o ${slimtrim_cuda_tests}/device_main.cu)
 list(APPEND objects ${CMAKE_CURRENT_BINARY_DIR}/cuda/main.o)
 set(program ${CMAKE_CURRENT_BINARY_DIR}/cuda/device_tests)
 add_custom_command(OUTPUT ${program}
@@ -87,11 +89,13 @@ endforeach()
 # Every kernel that ships, for the oldest GPU that runs them and for the newest that has code of its own.
 file(GLOB sources CONFIGURE_DEPENDS ${slimtrim_cuda_tests}/instances/*.cu)
 set(objects)
+set(slimtrim_architectures 80 90a)
 foreach(source IN LISTS sources)
   get_filename_component(name ${source} NAME_WE)
-  slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/instances/${name}.o ${source} "80;90a")
+  slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/instances/${name}.o ${source})
   list(APPEND objects ${CMAKE_CURRENT_BINARY_DIR}/cuda/instances/${name}.o)
 endforeach()
+set(slimtrim_architectures 90a)
 add_custom_target(tests_cuda_instances DEPENDS ${objects})
 add_test(NAME cuda/compile_instances COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target tests_cuda_instances)
 set_tests_properties(cuda/compile_instances PROPERTIES LABELS cuda TIMEOUT 1800 DEPENDS cuda/compile FIXTURES_SETUP cuda_instances)
@@ -111,7 +115,7 @@ file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/cuda/*.cu)
 set(objects)
 foreach(source IN LISTS sources)
   get_filename_component(name ${source} NAME_WE)
-  slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/${name}.o ${source} 90a)
+  slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/${name}.o ${source})
   list(APPEND objects ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/${name}.o)
 endforeach()
 set(program ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/bench_cuda)
