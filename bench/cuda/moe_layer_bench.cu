@@ -159,6 +159,10 @@ void bench_moe_layer(session& s) {
               0.30, 0.55);
     if (tokens <= 128)
       line("fused 4-bit, few", time_graph(s, copies, [&](int i) { run.template operator()<codes>(w, i, cuda::moe_path::few); }), w[0]->expert_bytes(), fused);
+    if (tokens >= 128)
+      line("fused 4-bit, wgmma",
+           time_graph(s, copies, [&](int i) { run.template operator()<codes>(w, i, cuda::moe_path::warpgroup); }),
+           w[0]->expert_bytes(), fused);
     if (tokens >= 16)
       line("fused 4-bit, many", time_graph(s, copies, [&](int i) { run.template operator()<codes>(w, i, cuda::moe_path::many); }), w[0]->expert_bytes(), fused);
     double const routing = time_graph(s, copies, [&](int i) {

@@ -15,6 +15,7 @@
 #include <slimtrim/cuda/moe_few.cuh>
 #include <slimtrim/cuda/moe_many.cuh>
 #include <slimtrim/cuda/moe_view.cuh>
+#include <slimtrim/cuda/moe_warpgroup.cuh>
 #include <slimtrim/cuda/route.cuh>
 #include <slimtrim/tensor/subview.hpp>
 
@@ -24,8 +25,9 @@ namespace slimtrim {
 inline namespace v0 {
 namespace cuda {
 
-/// Which kernels a layer takes; `automatic` decides by the mean number of tokens an expert gets.
-enum class moe_path { automatic, few, many };
+/// Which kernels a layer takes; `automatic` decides between few and many by the mean number of tokens an expert gets.
+/// `warpgroup`: many by wgmma, for compute capability 9.0 and code compiled for sm_90a; dense and 4-bit weights.
+enum class moe_path { automatic, few, many, warpgroup };
 
 /// Y = sum over chosen experts of weight * down(silu(gate X) * up X), slots added in the order of routing.
 ///
@@ -48,7 +50,13 @@ void moe_layer(context& on, moe_layer_view<T> const& layer, device_matrix<T cons
   group_pairs(on, as_const(indices), layer.experts, work.groups());
   index_t const pairs = tokens * k, mean = ceil_div(pairs, layer.experts);
   if (path == moe_path::automatic) path = mean > 16 ? moe_path::many : moe_path::few;
-  if (path == moe_path::many) {
+  if (path == moe_path::warpgroup) {
+    if constexpr (Kind == tile_kind::sparse4) {
+      throw error("cuda::moe_layer: wgmma for sparse weights is not supported");
+    } else {
+      moe_warpgroup<T, Kind, Result>(on, layer, X, Y, work, accumulate);
+    }
+  } else if (path == moe_path::many) {
     mean > 32 ? moe_many<T, Kind, 8, Result>(on, layer, X, Y, work, accumulate)
               : moe_many<T, Kind, 4, Result>(on, layer, X, Y, work, accumulate);
   } else if (tokens <= 8 || mean <= 4) {

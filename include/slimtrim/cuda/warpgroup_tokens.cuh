@@ -55,17 +55,32 @@ __global__ void __launch_bounds__(256) order_columns(device_matrix<T const> X, b
   }
 }
 
+/// Tokens whose activations one thread fetches.
+inline constexpr int fetched_tokens = warpgroup_tokens * 8 / warpgroup_shape::threads;
+
+// Their rows among the 128 of a tile, of `count` through `row_of(i)`, null for none.
+template <half_precision T, class RowOf>
+__device__ __forceinline__ void rows_to_fetch_swizzled(int count, T const* (&rows)[fetched_tokens],
+                                                       RowOf const& row_of) {
+#pragma unroll
+  for (int i = 0; i < fetched_tokens; ++i) {
+    int const token = static_cast<int>(threadIdx.x / 8) + warpgroup_shape::threads / 8 * i;
+    rows[i] = token < count ? row_of(token) : nullptr;
+  }
+}
+
 // Starts the copies of 64 columns of 128 tokens, eight threads a token, chunks swizzled.
 template <half_precision T>
-__device__ __forceinline__ void fetch_swizzled(T const* X, index_t columns, int count, int block,
+__device__ __forceinline__ void fetch_swizzled(T const* const (&rows)[fetched_tokens], int block,
                                                unsigned char* stage) {
   int const chunk = static_cast<int>(threadIdx.x % 8);
 #pragma unroll
-  for (int i = 0; i < warpgroup_tokens * 8 / warpgroup_shape::threads; ++i) {
+  for (int i = 0; i < fetched_tokens; ++i) {
     int const token = static_cast<int>(threadIdx.x / 8) + warpgroup_shape::threads / 8 * i;
-    bool const valid = token < count;
+    T const* const from = rows[i];
     copy_async(stage + token * warpgroup_shape::row_bytes + 16 * (chunk ^ (token % 8)),
-               X + (valid ? token : 0) * columns + block * tile::block_columns + 8 * chunk, valid);
+               from != nullptr ? static_cast<void const*>(from + block * tile::block_columns + 8 * chunk) : nullptr,
+               from != nullptr);
   }
 }
 
@@ -83,41 +98,38 @@ __device__ __forceinline__ void scaled_registers(lane_tile<Kind> const& from, in
   }
 }
 
-// Grid: 128 tokens, 128 * Tiles rows, part of the columns; X: [T, columns] contiguous, columns in steps' order. A
-// warpgroup owns `Tiles` tiles of 64 rows.
-template <half_precision T, tile_kind Kind, int Tiles, class Result>
-__global__ void __launch_bounds__(warpgroup_shape::threads, 1)
-    warpgroup_tokens_kernel(tile_weight_view w, T const* X, index_t tokens, device_matrix<Result> Y, float* partial) {
+// The strip of tile 0 of this warp; tile r is 4 r further. A warpgroup owns `Tiles` tiles of 64 rows.
+template <int Tiles>
+[[nodiscard]] __device__ __forceinline__ index_t first_strip_of_warp(index_t row_block) {
+  int const warp = static_cast<int>(threadIdx.x / 32);
+  return (row_block * warpgroup_shape::warpgroups + warp / 4) * Tiles * 4 + warp % 4;
+}
+
+// sums += columns of blocks [first_block, last_block) of the warp's strips times the tile's tokens, whose columns stand
+// in steps' order. Behind the last strip its weights are used, for sums that nobody keeps.
+template <half_precision T, tile_kind Kind, int Tiles>
+__device__ __forceinline__ void multiply_warpgroups(tile_weight_view const& w, index_t first_strip, int first_block,
+                                                    int last_block, T const* const (&rows)[fetched_tokens],
+                                                    float (&sums)[Tiles][warpgroup_tokens / 8][4]) {
   constexpr int stages = warpgroup_shape::stages, ahead = warpgroup_shape::ahead;
   unsigned char* const shared = shared_memory();
-  int const lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
-  int const blocks = static_cast<int>(w.blocks()), parts = static_cast<int>(gridDim.z),
-            part = static_cast<int>(blockIdx.z);
-  int const first_block = static_cast<int>(static_cast<index_t>(blocks) * part / parts);
-  int const last_block = static_cast<int>(static_cast<index_t>(blocks) * (part + 1) / parts);
-  index_t const first_token = static_cast<index_t>(blockIdx.x) * warpgroup_tokens, left = tokens - first_token;
-  int const count = static_cast<int>(left < warpgroup_tokens ? left : warpgroup_tokens);
-  T const* const mine = X + first_token * w.columns;
-  // Tile r of warpgroup g: strips 4 (Tiles (2 y + g) + r) .. + 3, one a warp. Behind the last strip its weights are
-  // used and nothing is kept.
-  index_t const first_strip =
-      (static_cast<index_t>(blockIdx.y) * warpgroup_shape::warpgroups + warp / 4) * Tiles * 4 + warp % 4;
+  int const lane = static_cast<int>(threadIdx.x % 32);
   index_t const last_strip = w.strips() - 1;
-  auto const strip_of = [&](int r) { return first_strip + 4 * r < last_strip ? first_strip + 4 * r : last_strip; };
   lane_tile<Kind> next[Tiles];
   auto const load = [&](int block) {
 #pragma unroll
-    for (int r = 0; r < Tiles; ++r)
-      strip_reader<Kind>(w, strip_of(r), lane).load(static_cast<std::uint32_t>(block), next[r]);
+    for (int r = 0; r < Tiles; ++r) {
+      index_t const strip = first_strip + 4 * r < last_strip ? first_strip + 4 * r : last_strip;
+      strip_reader<Kind>(w, strip, lane).load(static_cast<std::uint32_t>(block), next[r]);
+    }
   };
   if (first_block < last_block) load(first_block);
 #pragma unroll
   for (int s = 0; s < ahead; ++s) {
     if (first_block + s < last_block)
-      fetch_swizzled(mine, w.columns, count, first_block + s, shared + s * warpgroup_shape::stage_bytes);
+      fetch_swizzled<T>(rows, first_block + s, shared + s * warpgroup_shape::stage_bytes);
     commit_copies();
   }
-  float sums[Tiles][warpgroup_tokens / 8][4] = {};
   for (int block = first_block; block < last_block; ++block) {
     std::uint32_t a[Tiles][tile::steps][4];
 #pragma unroll
@@ -136,7 +148,7 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
     sync_block();  // everybody's part of this stage is there, and everybody has done with the stage of two blocks ago
     int const fetched = block + ahead, place = block - first_block;
     if (fetched < last_block)
-      fetch_swizzled(mine, w.columns, count, fetched, shared + (place + ahead) % stages * warpgroup_shape::stage_bytes);
+      fetch_swizzled<T>(rows, fetched, shared + (place + ahead) % stages * warpgroup_shape::stage_bytes);
     commit_copies();
     std::uint32_t const stage = shared_address(shared + place % stages * warpgroup_shape::stage_bytes);
     begin_warpgroup();
@@ -148,6 +160,23 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
     commit_warpgroup();
     wait_for_warpgroup<0>();
   }
+}
+
+// Grid: 128 tokens, 128 * Tiles rows, part of the columns; X: [T, columns] contiguous, columns in steps' order.
+template <half_precision T, tile_kind Kind, int Tiles, class Result>
+__global__ void __launch_bounds__(warpgroup_shape::threads, 1)
+    warpgroup_tokens_kernel(tile_weight_view w, T const* X, index_t tokens, device_matrix<Result> Y, float* partial) {
+  int const lane = static_cast<int>(threadIdx.x % 32);
+  int const blocks = static_cast<int>(w.blocks()), parts = static_cast<int>(gridDim.z),
+            part = static_cast<int>(blockIdx.z);
+  index_t const first_token = static_cast<index_t>(blockIdx.x) * warpgroup_tokens, left = tokens - first_token;
+  int const count = static_cast<int>(left < warpgroup_tokens ? left : warpgroup_tokens);
+  index_t const first_strip = first_strip_of_warp<Tiles>(blockIdx.y), last_strip = w.strips() - 1;
+  T const* rows[fetched_tokens];
+  rows_to_fetch_swizzled<T>(count, rows, [&](int i) { return X + (first_token + i) * w.columns; });
+  float sums[Tiles][warpgroup_tokens / 8][4] = {};
+  multiply_warpgroups<T, Kind, Tiles>(w, first_strip, static_cast<int>(static_cast<index_t>(blocks) * part / parts),
+                                      static_cast<int>(static_cast<index_t>(blocks) * (part + 1) / parts), rows, sums);
 #pragma unroll
   for (int r = 0; r < Tiles; ++r) {
     index_t const strip = first_strip + 4 * r;
@@ -170,6 +199,19 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
 
 }  // namespace detail
 
+/// to: [T, columns], X with each 64 columns in the order of the warpgroup kernels' steps. X: any layout.
+template <half_precision T>
+void order_for_warpgroups(context& on, device_matrix<T const> X, T* to) {
+  launch(on.stream(), {dim3(blocks_for(X.extent(0))), 256, 0}, detail::order_columns<T>, X, takes_activations(X),
+         reinterpret_cast<words4*>(to));
+}
+
+/// Where column `column` stands in that order.
+[[nodiscard]] SLIMTRIM_HD constexpr index_t place_for_warpgroups(index_t column) {
+  auto const at = place_of_column(static_cast<int>(column % tile::block_columns));
+  return column / tile::block_columns * tile::block_columns + at.step * tile::depth + at.depth;
+}
+
 /// Y = X Wᵀ for any number of tokens, meant for more than 64. X: [T, in] in any layout; Y: [T, out]. Weights are
 /// rounded to T with their scale, sums are float. Needs a device of compute capability 9.0 and code compiled for
 /// sm_90a, else `error` or a stopped kernel. Scratch: a copy of X; parts * T * out floats where the grid is small.
@@ -183,8 +225,7 @@ requires(Kind != tile_kind::sparse4) void warpgroup_tokens_product(context& on, 
   check_product_operands<T, Kind, Result>(w, device_matrix<T const>(ordered.data(), tokens, X.extent(1)), Y,
                                           "warpgroup_tokens_product");
   if (tokens == 0 || w.rows == 0) return;
-  launch(on.stream(), {dim3(blocks_for(tokens)), 256, 0}, detail::order_columns<T>, X, takes_activations(X),
-         reinterpret_cast<words4*>(ordered.data()));
+  order_for_warpgroups<T>(on, X, ordered.data());
   index_t const down = ceil_div(tokens, warpgroup_tokens);
   auto const run = [&]<int Tiles>() {
     index_t const across = ceil_div(w.rows, 128 * Tiles);

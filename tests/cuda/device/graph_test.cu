@@ -91,7 +91,7 @@ TEST_CASE("graph: the layer and products replay to the same bits") {
                                              layer.hidden);
     auto const X = as_const(device.upload_matrix<bfloat16>(cuda_tests::random_halves(tokens, layer.hidden, 5)));
     auto const Y = device.matrix<float>(tokens, layer.hidden);
-    for (auto const path : {cuda::moe_path::few, cuda::moe_path::many}) {
+    for (auto const path : {cuda::moe_path::few, cuda::moe_path::many, cuda::moe_path::warpgroup}) {
       CAPTURE(tokens);
       check_replays(device.backend(), Y, [&] {
         cuda::moe_layer<bfloat16, cuda::tile_kind::codes4, float>(device.backend().on(), layer.view, X, Y, work, false,

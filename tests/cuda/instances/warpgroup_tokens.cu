@@ -1,4 +1,5 @@
 // budget: warpgroup_tokens_kernel 255 registers, 0 bytes
+// budget: order_columns 48 registers, 0 bytes
 // budget: visit_elements 48 registers, 0 bytes
 #include <slimtrim/cuda/warpgroup_tokens.cuh>
 
