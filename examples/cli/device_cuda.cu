@@ -1,7 +1,7 @@
-// The CUDA device of the program: a module that is loaded when it is asked for, and the only file of the program that
-// nvcc compiles.
+// The CUDA device of the program: a module that is loaded when it is asked for. nvcc compiles it, and device_gptq.cu.
 
 #include "device.hpp"
+#include "device_gptq.hpp"
 
 #include <slimtrim/cuda/bandwidth.cuh>
 #include <slimtrim/cuda/model/accelerator.cuh>
@@ -34,7 +34,7 @@ class own_stream {
 
 class cuda_device final : public device {
  public:
-  cuda_device() : free_at_start_(cuda::free_device_bytes()), backend_(stream_.get()), accelerator_(stream_.get()) {}
+  cuda_device() : free_at_start_(cuda::free_device_bytes()), backend_(stream_.get()), accelerator_(stream_.get(), gptq_of_host_matrix) {}
 
   slimtrim::accelerator& accelerator() override { return accelerator_; }
 

@@ -16,12 +16,18 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
 namespace slimtrim {
 inline namespace v0 {
 namespace cuda {
+
+/// How a device takes GPTQ of host matrices, e.g. gptq_of_host_matrix.
+using gptq_on_device = std::optional<gptq_result> (*)(context&, matrix_view<float const> W,
+                                                      matrix_view<float const> hessian, gptq_options const&,
+                                                      matrix_view<float const> judge);
 
 /// Activations are T on the device, the stream float. Up to `held_halves` halves of layers stay there. `stream`
 /// outlives this.
@@ -30,8 +36,8 @@ class device_accelerator final : public accelerator {
   [[nodiscard]] context& on() const { return backend_.on(); }
 
  public:
-  explicit device_accelerator(cudaStream_t stream, std::size_t held_halves = 4)
-      : backend_(stream), held_halves_(std::max<std::size_t>(held_halves, 2)) {}
+  explicit device_accelerator(cudaStream_t stream, gptq_on_device sweep = nullptr, std::size_t held_halves = 4)
+      : backend_(stream), gptq_(sweep), held_halves_(std::max<std::size_t>(held_halves, 2)) {}
 
   void layer(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
              layer_hooks const& hooks) override {
@@ -96,6 +102,13 @@ class device_accelerator final : public accelerator {
     for (index_t i = 0; i < m; ++i)
       for (index_t j = 0; j < m; ++j) H(i, j) += download_[static_cast<std::size_t>(i * m + j)];
     return true;
+  }
+
+  [[nodiscard]] std::optional<gptq_result> gptq(matrix_view<float const> W, matrix_view<float const> hessian,
+                                                gptq_options const& options, matrix_view<float const> judge) override {
+    if (gptq_ == nullptr) return std::nullopt;
+    std::lock_guard const lock(mutex_);
+    return gptq_(on(), W, hessian, options, judge);
   }
 
  private:
@@ -266,6 +279,7 @@ class device_accelerator final : public accelerator {
 
   std::mutex mutex_;
   cuda_backend backend_;
+  gptq_on_device gptq_;
   std::size_t held_halves_;
   std::list<known_shape> shapes_{};
   std::list<held_layer> layers_{};
