@@ -7,6 +7,7 @@
 #include <slimtrim/cuda/arch/warp.cuh>
 #include <slimtrim/cuda/context.cuh>
 #include <slimtrim/slim/quantize/group.hpp>
+#include <slimtrim/slim/quantize/scale_search.hpp>
 
 #include <cstdint>
 
