@@ -88,8 +88,15 @@ class planned_writer {
     if (data.empty()) return;
     claim(found->second, offset, offset + data.size());
     file_.write_at(tensor.offset + offset, data);
-    std::lock_guard const lock(mutex_);
-    remaining_ -= data.size();
+    bool begin = false;
+    {
+      std::lock_guard const lock(mutex_);
+      remaining_ -= data.size();
+      resting_ += data.size();
+      begin = resting_ >= writeback_bytes;
+      if (begin) resting_ = 0;
+    }
+    if (begin) file_.start_writeback();
   }
 
   /// Writes all of tensor `name`; `data` must have its size.
@@ -160,11 +167,15 @@ class planned_writer {
       intervals.emplace_hint(next, begin, end);
   }
 
+  /// After so many bytes the disk is set to work, beside whatever makes the next ones.
+  static constexpr std::uint64_t writeback_bytes = std::uint64_t{16} << 20;
+
   output_file file_;
   planned_layout layout_;
   std::unordered_map<std::string_view, std::size_t> by_name_;
   std::vector<std::map<std::uint64_t, std::uint64_t>> written_;
   std::uint64_t remaining_ = 0;
+  std::uint64_t resting_ = 0;  // written, and the disk not yet asked
   mutable std::mutex mutex_;
 };
 
