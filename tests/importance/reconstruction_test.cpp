@@ -64,4 +64,28 @@ TEST_CASE("scores for pooling never undo the greedy order") {
   CHECK_THROWS_AS(reconstruction_scores(r, 4, 0), error);
 }
 
+TEST_CASE("losses in nats: measured after 1, 2, 4 and all removals, in proportion between them") {
+  reconstruction_result greedy;
+  greedy.removal_order = {5, 1, 0, 3, 2, 4};
+  greedy.losses = {1, 3, 4, 7, 9, 15};
+  std::vector<std::size_t> asked;
+  auto const found = losses_in_nats(greedy, [&](std::size_t gone) {
+    asked.push_back(gone);
+    return 0.1 * static_cast<double>(gone);
+  });
+  CHECK(asked == std::vector<std::size_t>{1, 2, 4, 6});
+  // From 0.2 at a loss of 3 to 0.4 at 7: a loss of 4 is a quarter of the way; from there to 0.6 at 15: 9 is a quarter again.
+  std::vector<double> const expected{0.1, 0.2, 0.25, 0.4, 0.45, 0.6};
+  REQUIRE(found.losses.size() == 6);
+  for (std::size_t k = 0; k < 6; ++k) CHECK(found.losses[k] == doctest::Approx(expected[k]));
+  CHECK(found.removal_order == greedy.removal_order);
+  // A measurement below the one before costs nothing; losses that stand still are as dear as the whole step; no removal, no question.
+  greedy.losses = {1, 1, 1, 1};
+  greedy.removal_order = {0, 1, 2, 3};
+  auto const flat = losses_in_nats(greedy, [](std::size_t gone) { return gone == 2 ? 0.5 : 0.25; });
+  CHECK(flat.losses == std::vector<double>{0.25, 0.5, 0.5, 0.5});
+  CHECK(losses_in_nats({}, [](std::size_t) { return 1.0; }).losses.empty());
+  CHECK_THROWS_AS(static_cast<void>(losses_in_nats(greedy, [](std::size_t) { return std::nan(""); })), numeric_error);
+}
+
 }  // namespace importance_reconstruction_test

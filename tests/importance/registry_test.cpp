@@ -20,7 +20,8 @@ TEST_CASE("every name of the recipe syntax is there, once, and scores what its h
     if (entry.score != nullptr) CHECK(entry.score(layer).size() == 3);
   }
   for (char const* name : {"reap", "router_probability", "topk_weight", "frequency", "weighted_frequency", "ean", "man",
-                           "msan", "easy_ep", "hope", "mone", "aimer", "reap_residual", "random", "reconstruction"})
+                           "msan", "easy_ep", "hope", "mone", "aimer", "reap_residual", "random", "reconstruction",
+                           "reconstruction_kl"})
     CHECK(names.count(name) == 1);
   CHECK(hand::scores(find_criterion("reap_raw").entry->score(layer), 3, 2.7, 0));
 }

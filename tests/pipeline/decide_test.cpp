@@ -1,12 +1,15 @@
 // From recipes to plans: what goes, in which order it is decided, and what is refused.
 #include <slimtrim/pipeline/decide.hpp>
 
+#include <slimtrim/importance/reap_residual.hpp>
+
 #include <pipeline/support.hpp>
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -73,6 +76,25 @@ TEST_CASE("a later step sees what an earlier one left") {
   for (index_t const i : parts) CHECK(std::find(blocks.begin(), blocks.end(), i) == blocks.end());
   plan const q = decide_plan("layer_drop:2+layer_drop:1", measured());
   CHECK(without(q, &layer_plan::feed_forward) == most(cosines(&similarity_statistics::moe), 3));
+  // Pooled experts of the layers that are left, and of these only: no dropped layer shifts or takes part.
+  plan const pooled = decide_plan("layer_drop:2+expert_drop:6/8@global_reap_residual", measured());
+  double least_kept = 1e9, most_gone = 0;
+  std::size_t total = 0;
+  for (index_t i = 0; i < 8; ++i) {
+    layer_plan const& layer = pooled.layer(i);
+    if (!layer.feed_forward) continue;
+    total += layer.experts.size();
+    std::vector<double> const scores = reap_residual_importance{}(statistics().layer(i));
+    for (index_t e = 0; e < 8; ++e) {
+      bool const kept = std::binary_search(layer.experts.begin(), layer.experts.end(), e);
+      // A layer at its floor may keep what goes elsewhere.
+      if (kept && layer.experts.size() > 2) least_kept = std::min(least_kept, scores[static_cast<std::size_t>(e)]);
+      if (!kept) most_gone = std::max(most_gone, scores[static_cast<std::size_t>(e)]);
+    }
+  }
+  CHECK(without(pooled, &layer_plan::feed_forward).size() == 2);
+  CHECK(total == 36);
+  CHECK(least_kept >= most_gone);
   // Measured again before the second step: still a plan of that size, decided on other numbers.
   plan const r = decide_plan("expert_drop:6/8+layer_drop:1", {.model = &bundled(), .data = &windows()}, {.recalibrate = true});
   CHECK(without(r, &layer_plan::feed_forward).size() == 1);
@@ -111,6 +133,31 @@ TEST_CASE("experts: the lowest scores go, counts and the floor are kept") {
   CHECK(message_of<error>([] { static_cast<void>(decide_plan("expert_drop:1/8", measured())); }) != "nothing thrown");
 }
 
+TEST_CASE("a router with groups keeps as many experts of each, whoever scores") {
+  opened_model grouped = bundled();
+  grouped.config.routing.groups = 4;
+  grouped.config.routing.groups_kept = 2;
+  grouped.config.routing.group_by = group_score::top_two_sum;
+  token_windows const few = part_of(windows(), 0, 2);
+  model_statistics const seen = calibrate_model(grouped, few);
+  decide_inputs const inputs{.model = &grouped, .statistics = &seen, .data = &few};
+  for (std::string const recipe : {"expert_drop:4/8", "expert_drop:4/8@global", "expert_drop:4/8@hope", "expert_drop:4/8@reconstruction",
+                                   "expert_drop:4/8@global_reconstruction_kl", "expert_drop:4/8@global_random"}) {
+    CAPTURE(recipe);
+    plan const p = decide_plan(recipe, inputs);
+    std::size_t total = 0;
+    for (layer_plan const& layer : p.layers) {
+      std::vector<index_t> of_group(4, 0);
+      for (index_t const e : layer.experts) ++of_group[static_cast<std::size_t>(e / 2)];
+      CHECK(std::set<index_t>(of_group.begin(), of_group.end()).size() == 1);
+      total += layer.experts.size();
+    }
+    CHECK(total == 32);
+    CHECK(evaluate_model(planned_model(grouped, p), &grouped, few).kl_mean > 0);
+  }
+  CHECK(has(message_of<error>([&] { static_cast<void>(decide_plan("expert_drop:6/8", inputs)); }), "keep: expected a multiple of groups (4), found 6"));
+}
+
 TEST_CASE("what a step needs and was not given") {
   decide_inputs const bare{.model = &bundled()};
   CHECK(has(message_of<usage_error>([&] { static_cast<void>(decide_plan("layer_drop:2", bare)); }), "layer_drop:2: needs statistics"));
@@ -142,6 +189,26 @@ TEST_CASE("methods that work on tokens") {
   };
   double const chosen = damage(p.evidence[0]["dropped"][0].get<index_t>());
   for (index_t i = 0; i < 8; ++i) CHECK(chosen <= damage(i));
+}
+
+TEST_CASE("greedy_kl is never worse than one shot on its tokens, and exhaustive_kl never worse than either") {
+  token_windows const few = part_of(windows(), 0, 2);
+  decide_inputs const data{.model = &bundled(), .data = &few};
+  auto const damage = [&](plan const& p) { return evaluate_model(planned_model(bundled(), p), &bundled(), few).kl_mean; };
+  for (std::string const step : {"layer_drop:", "block_drop:", "attention_drop:"})
+    for (std::string const count : {"1", "2", "3"}) {
+      CAPTURE(step + count);
+      plan const greedy = decide_plan(step + count + "@greedy_kl", data);
+      double const by_steps = damage(greedy);
+      // What the plan says it costs is what it costs; the meter starts behind the layers that are equal.
+      CHECK(greedy.evidence[0]["kl"].get<double>() == doctest::Approx(by_steps).epsilon(1e-6));
+      CHECK(by_steps <= damage(decide_plan(step + count, data)));
+      if (count == "3") continue;
+      plan const all = decide_plan(step + count + "@exhaustive_kl", data);
+      CHECK(damage(all) <= by_steps);
+      CHECK(all.evidence[0]["kl"].get<double>() == doctest::Approx(damage(all)).epsilon(1e-6));
+    }
+  CHECK(has(message_of<usage_error>([&] { static_cast<void>(decide_plan("layer_drop:1@exhaustive_kl", measured())); }), "works on tokens"));
 }
 
 TEST_CASE("random is what the seed says; protected and listed layers") {

@@ -90,7 +90,7 @@ TEST_CASE("what cannot be understood is named with its step") {
         "recipe: step 1 'expert_drop:9/8': amount: expected kept/all experts such as 6/8, found '9/8'");
   CHECK(refusal("layer_drop:2@best") ==
         "recipe: step 1 'layer_drop:2@best': criterion: expected cosine, cosine_without_norm, angular, greedy, "
-        "greedy_kl, consecutive or random, found 'best'");
+        "greedy_kl, exhaustive_kl, consecutive or random, found 'best'");
   CHECK(refusal("rtn:4g128@reap") ==
         "recipe: step 1 'rtn:4g128@reap': criterion: expected none for this method, found 'reap'");
   CHECK(refusal("recover:1") == "recipe: step 1 'recover:1': amount: expected none, found '1'");

@@ -28,6 +28,7 @@ TEST_CASE("each criterion reads its own similarity") {
 TEST_CASE("layer_drop takes MoE layers only because dense ones are no candidates; names; random") {
   CHECK(layer_drop({{1, .9}, {2, .99}, {3, .5}}, {.count = 1}).dropped == std::vector<index_t>{2});
   CHECK(find_layer_criterion("greedy_kl") == layer_criterion::greedy_kl);
+  CHECK(find_layer_criterion("exhaustive_kl") == layer_criterion::exhaustive_kl);
   CHECK(find_layer_criterion("cosine_without_norm") == layer_criterion::cosine_without_norm);
   CHECK_THROWS_AS(find_layer_criterion("reap"), usage_error);
   auto const a = random_candidates({1, 2, 3}, 7), b = random_candidates({3}, 7);

@@ -83,6 +83,8 @@ TEST_CASE("exhaustive search finds the optimum") {
   CHECK(two.evaluations == 10);
   CHECK(select_exhaustively(five, {.count = 1}, damage).dropped == list{2});
   CHECK(select_exhaustively(five, {.count = 2, .protect_first = 2}, damage).dropped == list{2, 3});
+  CHECK_THROWS_WITH_AS(select_exhaustively(five, {.count = 2}, damage, 9),
+                       "select_layers: count: expected at most 9 sets of layers to measure, found 2 of 5 layers", error);
 }
 
 }  // namespace trim_select_layers_test

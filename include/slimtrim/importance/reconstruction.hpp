@@ -4,6 +4,7 @@
 #include <slimtrim/core/error.hpp>
 #include <slimtrim/importance/criterion.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <functional>
@@ -108,6 +109,27 @@ namespace detail {
   expects(keep >= 1 && keep <= experts, "reconstruction", "keep: expected 1 .. experts");
   return subsets(experts, keep) <= static_cast<double>(most_subsets) ? reconstruct_exhaustively(experts, keep, loss)
                                                                      : reconstruct_greedily(experts, keep, loss);
+}
+
+/// A greedy run whose losses are nats of the whole model. kl(gone): how much more the model diverges when the first `gone` of the
+/// removal order are missing. It is measured after 1, 2, 4, 8, ... removals and after the last one; between two of these the
+/// losses are scaled to what they cost there. Never falling, whatever was measured. Cost log2(removals) + 2 evaluations at most.
+[[nodiscard]] inline reconstruction_result losses_in_nats(reconstruction_result greedy, std::function<double(std::size_t gone)> const& kl) {
+  std::size_t const all = greedy.losses.size();
+  double loss_before = 0, kl_before = 0;
+  for (std::size_t from = 0, to = 1; from < all; from = to, to = 2 * to) {
+    to = std::min(to, all);
+    double const loss = greedy.losses[to - 1], measured = kl(to);
+    if (std::isnan(measured)) throw numeric_error("reconstruction: a measured divergence is not a number");
+    double const now = std::max(measured, kl_before);
+    for (std::size_t k = from; k < to; ++k) {
+      double const share = loss > loss_before ? std::clamp((greedy.losses[k] - loss_before) / (loss - loss_before), 0.0, 1.0) : 1.0;
+      greedy.losses[k] = kl_before + share * (now - kl_before);
+    }
+    loss_before = loss;
+    kl_before = now;
+  }
+  return greedy;
 }
 
 /// Scores for pooling layers, from a greedy run down to one expert: S_j = (increase of the loss at j's removal) / unit,

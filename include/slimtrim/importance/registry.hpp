@@ -64,6 +64,7 @@ inline constexpr criterion_entry criteria[] = {
     {"aimer", need::weights, true, nullptr},
     {"random", need::weights, true, nullptr},
     {"reconstruction", need::tokens, false, nullptr},
+    {"reconstruction_kl", need::tokens, true, nullptr},
 };
 
 }  // namespace detail

@@ -152,7 +152,7 @@ inline constexpr std::array<std::string_view, 3> fit_rule_names{"automatic", "re
     case method::sparsegpt: return requirement::tokens;
     default: break;
   }
-  for (std::string_view const name : {"reconstruction", "greedy", "greedy_kl"})
+  for (std::string_view const name : {"reconstruction", "reconstruction_kl", "greedy", "greedy_kl", "exhaustive_kl"})
     if (s.criterion == name) return requirement::tokens;
   // A novice's constant and the guard come from statistics, whoever ranks.
   for (std::string_view const name : {"random", "aimer"})

@@ -3,6 +3,7 @@
 
 #include <slimtrim/core/error.hpp>
 #include <slimtrim/core/index.hpp>
+#include <slimtrim/importance/registry.hpp>
 #include <slimtrim/pipeline/recipe.hpp>
 
 #include <algorithm>
@@ -40,11 +41,8 @@ inline constexpr std::array<built_in_recipe, 8> built_in_recipes{{
     {"deepseek-b4-awq", "block_drop:4+awq:4g64"},
 }};
 
-inline constexpr std::array<std::string_view, 14> expert_criterion_names{
-    "reap", "router_probability", "topk_weight", "frequency", "weighted_frequency", "ean",    "man",
-    "msan", "easy_ep",            "hope",        "mone",      "aimer",              "random", "reap_residual"};
-inline constexpr std::array<std::string_view, 7> layer_criteria{
-    "cosine", "cosine_without_norm", "angular", "greedy", "greedy_kl", "consecutive", "random"};
+inline constexpr std::array<std::string_view, 8> layer_criteria{
+    "cosine", "cosine_without_norm", "angular", "greedy", "greedy_kl", "exhaustive_kl", "consecutive", "random"};
 inline constexpr std::array<std::string_view, 3> merge_criteria{"average", "hc_smoe", "ream"};
 inline constexpr std::array<std::string_view, 2> neuron_criteria{"heapr", "random"};
 
@@ -211,10 +209,8 @@ class step_reader {
     }
     std::vector<std::string_view> names;
     if (is_layer_method(m)) names.assign(layer_criteria.begin(), layer_criteria.end());
-    if (m == method::expert_drop || m == method::novice) {
-      names.assign(expert_criterion_names.begin(), expert_criterion_names.end());
-      names.push_back("reconstruction");
-    }
+    if (m == method::expert_drop || m == method::novice)
+      for (criterion_entry const& each : expert_criteria()) names.push_back(each.name);
     if (m == method::expert_merge) names.assign(merge_criteria.begin(), merge_criteria.end());
     if (m == method::neuron_drop) names.assign(neuron_criteria.begin(), neuron_criteria.end());
     if (std::find(names.begin(), names.end(), name) == names.end())

@@ -17,13 +17,14 @@ inline namespace v0 {
 /// Which part of a decoder layer is dropped.
 enum class layer_part { moe, attention, block };
 
-/// How layers are chosen. `greedy` and `greedy_kl` need tokens, `random` needs nothing, the others statistics.
+/// How layers are chosen. `greedy`, `greedy_kl` and `exhaustive_kl` need tokens, `random` needs nothing, the others statistics.
 enum class layer_criterion {
   cosine,               ///< norm-inclusive cosine of arXiv 2406.02500 eq. 9
   cosine_without_norm,  ///< eq. 8, MoE only, to compare
   angular,              ///< mean angle of arXiv 2403.17887
   greedy,               ///< cosine again after each drop
   greedy_kl,            ///< least measured KL at each step
+  exhaustive_kl,        ///< least measured KL of all sets of that count
   consecutive,          ///< one run of blocks, by the similarity around it (Block Drop only)
   random,
 };
@@ -35,11 +36,12 @@ enum class layer_criterion {
   if (name == "angular") return layer_criterion::angular;
   if (name == "greedy") return layer_criterion::greedy;
   if (name == "greedy_kl") return layer_criterion::greedy_kl;
+  if (name == "exhaustive_kl") return layer_criterion::exhaustive_kl;
   if (name == "consecutive") return layer_criterion::consecutive;
   if (name == "random") return layer_criterion::random;
   throw usage_error(
-      "criterion: expected one of cosine, cosine_without_norm, angular, greedy, greedy_kl, consecutive, random, found "
-      "'" +
+      "criterion: expected one of cosine, cosine_without_norm, angular, greedy, greedy_kl, exhaustive_kl, consecutive, "
+      "random, found '" +
       std::string(name) + "'");
 }
 

@@ -175,11 +175,19 @@ inline void check_layer_budget(std::size_t all, std::size_t eligible, layer_budg
 }
 
 /// The set of least damage among all sets of `count` candidates; ties to the lexicographically first. Cost C(n, count)
-/// evaluations: meant for one or two layers, to see how far the cheaper searches are from the optimum.
+/// evaluations: meant for one or two layers, to see how far the cheaper searches are from the optimum. Throws `error` that
+/// names the count where it asks for more than `most_evaluations`.
 [[nodiscard]] inline layer_selection select_exhaustively(std::vector<layer_candidate> const& candidates,
-                                                         layer_budget const& budget, damage_of const& damage) {
+                                                         layer_budget const& budget, damage_of const& damage,
+                                                         index_t most_evaluations = 2000) {
   auto const open = detail::eligible_layers(candidates, budget);
   detail::check_layer_budget(candidates.size(), open.size(), budget);
+  double sets = 1;
+  for (index_t i = 0; i < budget.count; ++i)
+    sets = sets * static_cast<double>(static_cast<index_t>(open.size()) - i) / static_cast<double>(i + 1);
+  if (sets > static_cast<double>(most_evaluations))
+    throw error("select_layers: count: expected at most " + std::to_string(most_evaluations) + " sets of layers to measure, found " +
+                std::to_string(budget.count) + " of " + std::to_string(open.size()) + " layers");
   layer_selection result;
   auto const count = static_cast<std::size_t>(budget.count);
   std::vector<std::size_t> chosen(count);

@@ -54,6 +54,34 @@ TEST_CASE("reconstruction: no other set of a layer loses less; greedy beyond few
   CHECK(has(message_of<usage_error>([] { static_cast<void>(decide_plan("expert_drop:6/8@reconstruction", {.model = &bundled()})); }), "works on tokens"));
 }
 
+TEST_CASE("reconstruction_kl: losses in nats, so that pooled layers lose where the model minds least") {
+  // Within layers it is reconstruction.
+  CHECK(decide_plan("expert_drop:6/8@reconstruction_kl", tokens()).layers == decide_plan("expert_drop:6/8@reconstruction", tokens()).layers);
+  plan const pooled = decide_plan("expert_drop:6/8@global_reconstruction_kl", tokens());
+  ordered_json const& table = pooled.evidence[0]["layers"];
+  REQUIRE(table.size() == 8);
+  for (index_t const i : {0, 4}) {
+    // The two lowest scores of a layer add up to the KL of losing these two experts, measured here by another route.
+    std::vector<double> const scores = table[static_cast<std::size_t>(i)]["scores"].get<std::vector<double>>();
+    std::vector<std::size_t> order(8);
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return scores[a] < scores[b]; });
+    plan without = keep_everything(bundled().config);
+    auto& kept = without.layer(i).experts;
+    for (std::size_t k = 0; k < 2; ++k) kept.erase(std::find(kept.begin(), kept.end(), static_cast<index_t>(order[k])));
+    double const kl = evaluate_model(planned_model(bundled(), without), &bundled(), windows()).kl_mean;
+    // Increases are made non-decreasing, so the sum is the KL or above; 1e-6: the meter starts behind equal layers.
+    CHECK(scores[order[0]] + scores[order[1]] >= kl * (1 - 1e-6));
+    CHECK(scores[order[0]] + scores[order[1]] <= 2 * kl);
+  }
+  std::size_t total = 0;
+  for (layer_plan const& layer : pooled.layers) total += layer.experts.size();
+  CHECK(total == 48);
+  // After another step only what this one adds counts.
+  plan const after = decide_plan("layer_drop:1@greedy_kl+expert_drop:6/8@global_reconstruction_kl", tokens());
+  CHECK(after.evidence.size() == 2);
+}
+
 TEST_CASE("hope: its own search decides inside a layer") {
   model_statistics const statistics = calibrate_model(bundled(), windows());
   plan const p = decide_plan("expert_drop:5/8@hope", {.model = &bundled(), .statistics = &statistics});

@@ -69,6 +69,7 @@ class decide_context {
   [[nodiscard]] bool has_measured() const { return measured_.has_value(); }
   /// The next step measures again, where `recalibrate` asks for it.
   void step_done() {
+    damage_so_far_.reset();
     if (options.recalibrate) measured_.reset();
   }
 
@@ -103,6 +104,13 @@ class decide_context {
   [[nodiscard]] double damage(plan const& p) {
     if (!meter_) meter_.emplace(backend, *in.model, *in.data);
     return (*meter_)(planned_model(*in.model, p), untouched_layers(p, everything_));
+  }
+
+  /// The same of the plan so far; measured once a step at most, and 0 while the plan keeps everything.
+  [[nodiscard]] double damage_so_far() {
+    if (plan_so_far.layers == everything_.layers) return 0;
+    if (!damage_so_far_) damage_so_far_ = damage(plan_so_far);
+    return *damage_so_far_;
   }
 
   void require_data(step const& s) const {
@@ -181,6 +189,7 @@ class decide_context {
   statistics_tables tables_;
   std::optional<measurement> measured_{};
   std::optional<kl_meter<B>> meter_{};
+  std::optional<double> damage_so_far_{};
 };
 
 }  // namespace v0

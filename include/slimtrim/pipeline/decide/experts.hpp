@@ -52,6 +52,30 @@ struct ranked_experts {
   index_t evaluations = 0;             ///< subsets that were measured
 };
 
+// Greedy losses of one layer in nats of the whole model, measured on the calibration windows.
+template <host_backend B>
+[[nodiscard]] reconstruction_result in_nats(decide_context<B>& at, expert_scores const& layer, reconstruction_result const& greedy) {
+  return losses_in_nats(greedy, [&](std::size_t gone) {
+    plan without = at.plan_so_far;
+    std::vector<index_t> stay = without.layer(layer.layer).experts;
+    // A router with groups cannot do with uneven ones: as many go from each, the first of its own in the order.
+    index_t const groups = at.config().routing.groups, of_each = ceil_div(static_cast<index_t>(gone), groups);
+    index_t const width = std::max<index_t>(at.config().layer(layer.layer).experts / groups, 1);
+    std::vector<index_t> left_of(static_cast<std::size_t>(groups), of_each);
+    std::vector<index_t> order = greedy.removal_order;
+    order.insert(order.end(), greedy.kept.begin(), greedy.kept.end());
+    for (index_t const k : order) {
+      index_t const expert = layer.experts[static_cast<std::size_t>(k)];
+      index_t& left = left_of[static_cast<std::size_t>(expert / width)];
+      if (left == 0) continue;
+      --left;
+      stay.erase(std::find(stay.begin(), stay.end(), expert));
+    }
+    keep_experts(without.layer(layer.layer), stay);
+    return at.damage(without) - at.damage_so_far();
+  });
+}
+
 // By measured loss: sets layer by layer, scores that can be pooled otherwise.
 template <host_backend B>
 void rank_by_reconstruction(decide_context<B>& at, step const& s, bool sets, index_t keep, index_t floor, ranked_experts& ranked) {
@@ -88,8 +112,10 @@ void rank_by_reconstruction(decide_context<B>& at, step const& s, bool sets, ind
             ranked.chosen.push_back(std::move(kept));
           }
           // What a layer without any residual stream loses cannot be compared; its losses stand as they are.
-          layer.scores = found.removal_order.empty() ? std::vector<double>(static_cast<std::size_t>(n), found.loss / (unit > 0 ? unit : 1.0))
-                                                     : reconstruction_scores(found, n, unit > 0 ? unit : 1.0);
+          bool const nats = !sets && s.criterion == "reconstruction_kl";
+          double const scale = unit > 0 && !nats ? unit : 1.0;
+          if (found.removal_order.empty()) layer.scores.assign(static_cast<std::size_t>(n), found.loss / scale);
+          else layer.scores = reconstruction_scores(nats ? in_nats(at, layer, found) : found, n, scale);
         }
       });
 }

@@ -98,6 +98,13 @@ void decide_layers(decide_context<B>& at, step const& s) {
             {one_shot.dropped});
         break;
       }
+      case layer_criterion::exhaustive_kl:
+        at.require_data(s);
+        scores = candidates(layer_criterion::cosine, at.measured(s), at.plan_so_far);
+        chosen = select_exhaustively(scores, budget, [&](std::span<index_t const> dropped) {
+          return at.damage(detail::without_parts(at.plan_so_far, part, dropped));
+        });
+        break;
       default:
         scores = candidates(criterion, at.measured(s), at.plan_so_far);
         chosen = select_most_similar(scores, budget);
@@ -111,7 +118,7 @@ void decide_layers(decide_context<B>& at, step const& s) {
   ordered_json order = ordered_json::array();
   for (layer_candidate const& c : chosen.steps) order.push_back({{"layer", c.layer}, {"score", c.similarity}});
   evidence["order"] = std::move(order);
-  if (criterion == layer_criterion::greedy_kl) evidence["kl"] = chosen.damage;
+  if (criterion == layer_criterion::greedy_kl || criterion == layer_criterion::exhaustive_kl) evidence["kl"] = chosen.damage;
   at.plan_so_far.evidence.push_back(std::move(evidence));
 }
 
