@@ -17,6 +17,23 @@ void decide_flags::declare(option_set& options) {
   options.flag("--recalibrate", recalibrate, "Measure again, on the model as left, before each later trim step");
 }
 
+namespace {
+
+// A step that ranked experts of which nothing is known says so.
+void note_unreached(session const& at, slimtrim::plan const& plan) {
+  for (slimtrim::ordered_json const& step : plan.evidence) {
+    auto const unreached = step.find("unreached");
+    if (unreached == step.end() || unreached->empty()) continue;
+    std::string list;
+    for (std::size_t i = 0; i < unreached->size() && i < 20; ++i)
+      list += (i == 0 ? "" : ", ") + (*unreached)[i].at("layer").dump() + "/" + (*unreached)[i].at("expert").dump();
+    if (unreached->size() > 20) list += " and " + std::to_string(unreached->size() - 20) + " more";
+    at.note("slimtrim: " + step.value("step", std::string()) + ": no token reached these experts (layer/expert), and their scores mean nothing: " + list);
+  }
+}
+
+}  // namespace
+
 decided decide_plan(session const& at, engine const& run, slimtrim::opened_model const& model,
                     decide_flags const& flags) {
   if (flags.recipe.empty()) throw slimtrim::usage_error("--recipe: expected, not given (or --plan)");
@@ -36,6 +53,7 @@ decided decide_plan(session const& at, engine const& run, slimtrim::opened_model
   slimtrim::decide_inputs const inputs{&model, statistics ? &*statistics : nullptr,
                                        result.windows ? &*result.windows : nullptr};
   result.plan = run.decide(recipe, inputs, options);
+  note_unreached(at, result.plan);
   return result;
 }
 
@@ -58,7 +76,7 @@ void note_loaders(session const& at, slimtrim::opened_model const& model, slimtr
       quantises = true;
       fewest_bits = std::min(fewest_bits, s.quantization.bits);
     }
-  std::string method = model.format ? std::string(model.format->method()) : "";
+  std::string method = model.format ? (model.format->writes() ? std::string(model.format->method()) : "fp8") : "";
   if (method.empty() && quantises) method = format.empty() ? "compressed-tensors" : format;
   for (std::string const& note :
        slimtrim::loading_notes(slimtrim::planned_config(model.config, plan), method, fewest_bits,

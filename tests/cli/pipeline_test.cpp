@@ -132,6 +132,60 @@ TEST_CASE("block drop gives an ordinary model; self text needs no data") {
     CHECK_MESSAGE(speed.contains(key), key);
 }
 
+TEST_CASE("trimming: what cannot be is refused by the field that is wrong") {
+  temporary_folder folder;
+  std::string const ids = id_file(folder, "a.u16", 5), out = (folder.path() / "out").string(), plan = (folder.path() / "plan.json").string();
+  (void)json_of({"calibrate", tiny, "--data", ids, "--seq", "16", "-o", (folder.path() / "s").string()});
+  std::string const statistics = (folder.path() / "s").string();
+  (void)json_of({"plan", tiny, "--stats", statistics, "--recipe", "expert_drop:6/8+layer_drop:1", "-o", plan});
+  (void)json_of({"synth", (folder.path() / "other").string(), "--layers", "8", "--hidden", "32", "--intermediate", "32"});
+  std::string const other = (folder.path() / "other").string();
+  auto const refused = [&](std::vector<std::string> const& arguments, int code, std::string const& part) {
+    finished_run const run = run_program(arguments);
+    CAPTURE(run.err);
+    CHECK(run.code == code);
+    CHECK(is_complaint(run.err));
+    CHECK_MESSAGE(run.err.find(part) != std::string::npos, part);
+    CHECK_FALSE(std::filesystem::exists(out));
+  };
+  // Two tokens reach at most four of a layer's experts: the others are listed when they are ranked all the same.
+  std::string const few = folder.write("few.u16", std::string("\5\0\5\0", 4)).string();
+  finished_run const ranked = run_program({"plan", tiny, "--data", few, "--seq", "2", "--recipe", "expert_drop:6/8", "-o", (folder.path() / "r.json").string(), "--json"});
+  CHECK(ranked.code == 0);
+  CHECK(ranked.err.find("expert_drop:6/8: no token reached these experts (layer/expert)") != std::string::npos);
+  CHECK(parse_json(ranked.out, "stdout")["steps"][0]["unreached"].size() >= 8 * 4);
+  // A size below what any recipe reaches: the smallest is named.
+  refused({"plan", tiny, "--data", ids, "--seq", "16", "--target-bytes", "1000", "-o", out}, 2, "(the smallest size that this search can reach), found 1000");
+  refused({"plan", tiny, "--data", ids, "--seq", "16", "--target-ratio", "1.5", "-o", out}, 2, "--target-ratio: expected a share");
+  refused({"plan", tiny, "--data", ids, "--seq", "16", "--target-ratio", "0.3", "--target-bytes", "5MB", "-o", out}, 2, "expected one of --target-bytes");
+  refused({"plan", tiny, "--target-ratio", "0.3", "-o", out}, 2, "expected --data");
+  // Counts below top_k, above what is there, of another number of experts.
+  refused({"compress", tiny, out, "--stats", statistics, "--recipe", "expert_drop:1/8"}, 2, "keep: expected at least 2 experts a layer");
+  refused({"compress", tiny, out, "--stats", statistics, "--recipe", "expert_drop:4/8+expert_drop:6/8"}, 2, "keep: expected at most 4, found 6");
+  refused({"compress", tiny, out, "--stats", statistics, "--recipe", "expert_drop:6/16"}, 2, "expected the model's 8 experts after the slash");
+  refused({"compress", tiny, out, "--stats", statistics, "--recipe", "layer_drop:9"}, 2, "count: expected at most 8");
+  refused({"compress", tiny, out, "--stats", statistics, "--recipe", "neuron_drop:300", "--data", ids, "--seq", "16"}, 2, "256");
+  // Statistics and plans of another model.
+  refused({"compress", other, out, "--stats", statistics, "--recipe", "layer_drop:2"}, 3, "");
+  refused({"compress", other, out, "--plan", plan}, 3, "field 'model': expected a plan for this model");
+  // Plans edited by hand.
+  ordered_json const good = parse_json(folder.read("plan.json"), "plan.json");
+  auto const edited = [&](char const* part, auto&& edit) {
+    ordered_json bad = good;
+    edit(bad);
+    folder.write("bad.json", bad.dump());
+    refused({"compress", tiny, out, "--plan", (folder.path() / "bad.json").string()}, 3, part);
+  };
+  edited("field 'layers[2].experts'", [](ordered_json& p) { p["layers"][2]["experts"] = {0}; });
+  edited("field 'layers[2].experts'", [](ordered_json& p) { p["layers"][2]["experts"] = {0, 8}; });
+  edited("field 'layers[2].experts'", [](ordered_json& p) { p["layers"][2]["experts"] = {3, 1}; });
+  edited("field 'layers'", [](ordered_json& p) { p["layers"].erase(7); });
+  edited("field 'layers[0].block'", [](ordered_json& p) { p["layers"][0]["block"] = 3; });
+  edited("at least one layer", [](ordered_json& p) {
+    for (ordered_json& layer : p["layers"]) layer["block"] = false;
+  });
+}
+
 TEST_CASE("refusals: one line, the right exit code, nothing left behind") {
   temporary_folder folder;
   std::string const ids = id_file(folder, "a.u16", 5), out = (folder.path() / "out").string();
