@@ -14,8 +14,9 @@ namespace detail {
 // Multiples of the register blocks of Eigen's kernels (12 or 24 rows by 4 columns with 256-bit vectors).
 inline constexpr index_t tile_rows = 192;
 inline constexpr index_t tile_columns = 256;
-inline constexpr index_t triangle_side = 192;
-inline constexpr index_t triangle_strip = 48;
+inline constexpr index_t triangle_rows = 192;
+inline constexpr index_t triangle_columns = 1152;
+inline constexpr index_t triangle_leaf = 96;
 
 // C = alpha A B + beta C.
 template <class T>
@@ -33,29 +34,35 @@ void tiled_gemm(executor* run_on, T alpha, matrix_view<T const> A, matrix_view<T
   });
 }
 
-// C += alpha A B on and below the diagonal of a square C. Tiles on the diagonal are cut into strips that reach a little
-// above it; what lies there afterwards is of no meaning.
-// `done(i, n, j, m)` is told of every finished tile on the thread that made it.
+// The square of side `n` at the diagonal element (i, i), by halves: what lies above the diagonal in squares of `triangle_leaf` is
+// computed too, and is of no meaning.
+template <class T>
+void tiled_diagonal(T alpha, matrix_view<T const> A, matrix_view<T const> B, matrix_view<T> C, index_t i, index_t n) {
+  index_t const top = n > triangle_leaf ? triangle_leaf * ceil_div(n, 2 * triangle_leaf) : n;
+  if (top == n) return gemm_tile(alpha, rows(A, i, n), columns(B, i, n), T{1}, columns(rows(C, i, n), i, n));
+  tiled_diagonal(alpha, A, B, C, i, top);
+  gemm_tile(alpha, rows(A, i + top, n - top), columns(B, i, top), T{1}, columns(rows(C, i + top, n - top), i, top));
+  tiled_diagonal(alpha, A, B, C, i + top, n - top);
+}
+
+// C += alpha A B on and below the diagonal of a square C, in strips of rows: wide tiles up to the strip's square on the diagonal
+// (wide, because packing an operand costs as much as a tenth of the product of a square tile), then that square.
+// `done(i, n, j, m)` is told of every finished tile on the thread that made it; i == j for the squares.
 template <class T, class Done>
 void tiled_lower_triangle(executor* run_on, T alpha, matrix_view<T const> A, matrix_view<T const> B, matrix_view<T> C,
                           Done&& done) {
-  index_t const extent = C.extent(0), tiles = ceil_div(extent, triangle_side);
-  parallel_for(run_on, tiles * (tiles + 1) / 2, [&](index_t piece) {
-    index_t down = 0, across = piece;
-    while (across > down) across -= ++down;
-    index_t const i = down * triangle_side, j = across * triangle_side;
-    index_t const n = std::min(triangle_side, extent - i), m = std::min(triangle_side, extent - j);
-    auto const block = [&](index_t first, index_t height, index_t width) {
-      gemm_tile(alpha, rows(A, first, height), columns(B, j, width), T{1}, columns(rows(C, first, height), j, width));
-    };
-    if (i != j) {
-      block(i, n, m);
-    } else {
-      for (index_t s = 0; s < n; s += triangle_strip) {
-        index_t const height = std::min(triangle_strip, n - s);
-        block(i + s, height, s + height);
-      }
-    }
+  index_t const extent = C.extent(0), strips = ceil_div(extent, triangle_rows);
+  auto const pieces_of = [](index_t strip) { return ceil_div(strip * triangle_rows, triangle_columns) + 1; };
+  index_t pieces = 0;
+  for (index_t strip = 0; strip < strips; ++strip) pieces += pieces_of(strip);
+  parallel_for(run_on, pieces, [&](index_t piece) {
+    // The last strips are the longest, and come first.
+    index_t strip = strips - 1;
+    for (; piece >= pieces_of(strip); --strip) piece -= pieces_of(strip);
+    index_t const i = strip * triangle_rows, n = std::min(triangle_rows, extent - i);
+    index_t const j = std::min(piece * triangle_columns, i), m = j < i ? std::min(triangle_columns, i - j) : n;
+    if (j < i) gemm_tile(alpha, rows(A, i, n), columns(B, j, m), T{1}, columns(rows(C, i, n), j, m));
+    else tiled_diagonal(alpha, A, B, C, i, n);
     done(i, n, j, m);
   });
 }
