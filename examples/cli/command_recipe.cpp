@@ -38,7 +38,8 @@ class recipe_command final : public command {
         "  weighted_frequency, ean, man, msan, easy_ep, hope, mone, aimer, random, reconstruction, reconstruction_kl, and\n"
         "  global_ before any of them to pool the layers;\n"
         "  merges: average, hc_smoe, ream; neurons: heapr, random.\n"
-        "TOML only: targets, layers, protect_first, protect_last, protect_super_experts, bits, group, fit, order.\n"
+        "TOML only: targets, layers, protect_first, protect_last, protect_super_experts, bits, group, scale, scales, order, descent,\n"
+        "  fit, ridges, sequential, affinity.\n"
         "Needs: weights: nothing else; statistics: --stats or --data; tokens: --data.\n"
         "Built-in: ";
     std::string names;

@@ -46,6 +46,7 @@ layers = [3, 1]
   CHECK(r.steps[0].protect_first == 1);
   CHECK(r.steps[1].quantization.bits == 2);
   CHECK(r.steps[1].quantization.order == sweep_order::natural);
+  CHECK(r.steps[1].quantization.descent > 0);
   CHECK(r.steps[1].quantization.scale == scale_rule::mse);
   CHECK(r.steps[1].fit == fit_rule::none);
   CHECK(r.steps[1].layers == std::vector<index_t>{1, 3});
@@ -56,11 +57,13 @@ layers = [3, 1]
 
 TEST_CASE("zero points and order can be chosen") {
   recipe const r = parse_recipe_toml(one("method = \"awq:4g128\"\nzero_points = false") +
-                                         one("method = \"gptq:4g128\"\norder = \"natural\"\nscale = \"absmax\""),
+                                         one("method = \"gptq:4g128\"\norder = \"natural\"\nscale = \"absmax\"\ndescent = 2"),
                                      "r.toml");
   CHECK_FALSE(r.steps[0].quantization.zero_points);
   CHECK(r.steps[1].quantization.order == sweep_order::natural);
   CHECK(r.steps[1].quantization.scale == scale_rule::absmax);
+  CHECK(r.steps[1].quantization.descent == 2);
+  CHECK(parse_recipe("gptq:3g128").steps[0].quantization.descent > 0);
   CHECK(parse_recipe_toml(to_string(r), "again").steps == r.steps);
 }
 
@@ -81,7 +84,8 @@ TEST_CASE("channel scales, ridges and how the pass over tokens goes") {
        {"method = \"rtn:4\"\nscales = \"folded\"", "method = \"awq:4\"\nscales = \"yes\"", "method = \"wanda:50%\"\nscales = \"none\"",
         "method = \"rtn:4\"\nridges = [0.1]", "method = \"gptq:4\"\nridges = []", "method = \"gptq:4\"\nridges = [0]",
         "method = \"gptq:4\"\nridges = [\"1\"]", "method = \"gptq:4\"\nridges = [nan]", "method = \"layer_drop:1\"\nsequential = false",
-        "method = \"rtn:4\"\naffinity = false", "method = \"gptq:4\"\naffinity = 1"})
+        "method = \"rtn:4\"\naffinity = false", "method = \"gptq:4\"\naffinity = 1", "method = \"rtn:4\"\ndescent = 1",
+        "method = \"gptq:4\"\ndescent = -1"})
     CHECK_MESSAGE(refusal(one(lines)) != "accepted", lines);
 }
 

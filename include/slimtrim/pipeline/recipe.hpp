@@ -52,6 +52,7 @@ struct quantization_step {
   scale_rule scale = scale_rule::absmax;
   sweep_order order = sweep_order::natural;
   channel_scales scales = channel_scales::none;
+  int descent = 0;          ///< gptq: passes of coordinate descent over codes and scales after the sweep
   friend bool operator==(quantization_step const&, quantization_step const&) = default;
 };
 
@@ -175,6 +176,7 @@ inline constexpr std::array<std::string_view, 3> fit_rule_names{"automatic", "re
   if (m == method::gptq) {
     q.scale = scale_rule::weighted;
     q.order = bits >= 3 ? sweep_order::activation : sweep_order::natural;
+    q.descent = bits <= 3 ? 4 : 0;  // at 4 bits it gains nothing that other text shows
   }
   return q;
 }
@@ -266,6 +268,7 @@ namespace detail {
       lines.push_back("scale = " + detail::toml_string(to_string(q.scale)));
     if (q.order != usual.order) lines.push_back("order = " + detail::toml_string(to_string(q.order)));
     if (q.scales != usual.scales) lines.push_back("scales = " + detail::toml_string(to_string(q.scales)));
+    if (q.descent != usual.descent) lines.push_back("descent = " + std::to_string(q.descent));
   }
   if (s.fit != fit_rule::automatic) lines.push_back("fit = " + detail::toml_string(to_string(s.fit)));
   if (!s.ridges.empty()) {

@@ -51,7 +51,7 @@ class step_table_reader {
       if (name == "method") continue;
       if (name == "criterion") read_criterion(*text);
       else if (name == "bits" || name == "group" || name == "zero_points" || name == "scale" || name == "order" ||
-               name == "scales")
+               name == "scales" || name == "descent")
         require(is_quantization(result_.method), name, "only with rtn, gptq or awq");
       else if (name == "fit") result_.fit = choice<fit_rule>("fit", fit_rule_names);
       else if (name == "ridges") read_ridges();
@@ -62,7 +62,7 @@ class step_table_reader {
       else if (name == "protect_first") result_.protect_first = number("protect_first", 0);
       else if (name == "protect_last") result_.protect_last = number("protect_last", 0);
       else if (name == "protect_super_experts") result_.protect_super_experts = boolean(name);
-      else fail(name, "one of method, criterion, bits, group, zero_points, scale, scales, order, fit, ridges, sequential, affinity, "
+      else fail(name, "one of method, criterion, bits, group, zero_points, scale, scales, order, descent, fit, ridges, sequential, affinity, "
                       "targets, layers, protect_first, protect_last or protect_super_experts");
     }
     if (is_quantization(result_.method)) read_grid();
@@ -133,14 +133,20 @@ class step_table_reader {
     }
     if (table_.contains("group")) q.group = number("group", 0);
     // Rules that follow from the width are chosen again; what the text or the table says stays.
-    if (q.bits != bits_before) q.order = default_quantization(result_.method, q.bits, q.group).order;
+    if (q.bits != bits_before) {
+      quantization_step const usual = default_quantization(result_.method, q.bits, q.group);
+      q.order = usual.order;
+      q.descent = usual.descent;
+    }
     if (table_.contains("zero_points")) q.zero_points = boolean("zero_points");
     if (table_.contains("scale")) q.scale = choice<scale_rule>("scale", scale_rule_names);
     if (table_.contains("order")) q.order = choice<sweep_order>("order", sweep_order_names);
     if (table_.contains("scales")) q.scales = choice<channel_scales>("scales", channel_scales_names);
+    if (table_.contains("descent")) q.descent = static_cast<int>(std::min<index_t>(number("descent", 0), 1000));
     bool const is_gptq = result_.method == method::gptq;
     require(is_gptq || result_.method == method::awq || q.scales == channel_scales::none, "scales", "only with awq or gptq");
     require(is_gptq || q.scale != scale_rule::weighted, "scale", "absmax or mse (weighted is for gptq)");
+    require(is_gptq || q.descent == 0, "descent", "only with gptq");
     require(is_gptq || q.order == sweep_order::natural, "order", "natural (activation is for gptq)");
   }
 

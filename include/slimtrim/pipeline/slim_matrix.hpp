@@ -100,6 +100,7 @@ template <host_backend B>
   options.scale = plain.scale;
   options.scales_stored_as = plain.scales_stored_as;
   options.order = s.quantization.order;
+  options.descent_passes = s.quantization.descent;
   matrix<float> const own = moments.hessian.clone();
   hessian_source const source = settle_hessian(backend, moments);
   gptq_result result = gptq(backend, W, as_const(moments.hessian.view()), options, own.view());

@@ -27,7 +27,7 @@ struct gptq_options {
   sweep_order order = sweep_order::automatic;
   damping damp{};
   index_t block = 128;
-  int descent_passes = 0;  // coordinate descent over the codes after the sweep
+  int descent_passes = 0;  // coordinate descent over codes and scales after the sweep
   bool guard = true;       // keep RTN for rows where it is better on the calibration tokens
 };
 
