@@ -9,10 +9,20 @@
 #include <cstdint>
 #include <thread>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 namespace slimtrim_bench {
 
 using slimtrim::index_t;
 using slimtrim::matrix;
+
+#if defined(__GLIBC__)
+/// Results take the memory of those before them, as under an engine's own allocator: what the system needs to hand out fresh
+/// pages is not what is measured.
+inline bool const memory_is_kept = mallopt(M_MMAP_THRESHOLD, 1 << 30) == 1 && mallopt(M_TRIM_THRESHOLD, 1 << 30) == 1;
+#endif
 
 inline slimtrim::thread_pool& pool() {
   static slimtrim::thread_pool threads(static_cast<index_t>(std::thread::hardware_concurrency()));

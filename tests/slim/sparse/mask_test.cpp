@@ -52,7 +52,7 @@ TEST_CASE("patterns are validated") {
 }
 
 TEST_CASE("rows of scores: the fast selections equal a sort") {
-  for (index_t n : {1, 4, 5, 63, 64, 128, 131})
+  for (index_t n : {1, 4, 5, 63, 64, 128, 131, 700})
     for (bool ties : {false, true}) {
       auto const W = random_weight(1, n, static_cast<std::uint64_t>(n));
       std::vector<float> scores(static_cast<std::size_t>(n));

@@ -24,14 +24,17 @@ inline namespace v0 {
 inline void pack_codes(std::uint8_t const* codes, index_t n, int bits, std::uint32_t* words) {
   index_t i = 0;
   if (bits == 4) {
-    // Eight bytes at a time: neighbours are merged into 8-, 16- and 32-bit fields.
-    for (; i + 8 <= n; i += 8) {
-      std::uint64_t x = 0;
-      std::memcpy(&x, codes + i, 8);
+    // Eight bytes at a time: neighbours are merged into 8-, 16- and 32-bit fields. Read as what may alias bytes, so that the loop
+    // becomes vectors.
+    using eight_bytes [[gnu::may_alias, gnu::aligned(1)]] = std::uint64_t;
+    auto const* const eights = reinterpret_cast<eight_bytes const*>(codes);
+    for (index_t w = 0; w < n / 8; ++w) {
+      std::uint64_t x = eights[w];
       x = (x | (x >> 4)) & 0x00ff00ff00ff00ffU;
       x = (x | (x >> 8)) & 0x0000ffff0000ffffU;
-      words[i >> 3] = static_cast<std::uint32_t>(x | (x >> 16));
+      words[w] = static_cast<std::uint32_t>(x | (x >> 16));
     }
+    i = n / 8 * 8;
   } else if (bits == 8) {
     for (; i + 4 <= n; i += 4) std::memcpy(words + (i >> 2), codes + i, 4);
   }

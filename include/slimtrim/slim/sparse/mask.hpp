@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 namespace slimtrim {
@@ -100,18 +101,45 @@ void apply(mask_view<> const& m, matrix_view<T> W) {
 
 namespace detail {
 
-// Keeps the highest `scores` (finite, >= 0): prunes `pruned` of n, equal scores pruned from the higher index down.
-// Calls drop(i) for each. Non-negative floats compare as their bits do, so one key orders score, then index.
+// Where a share of scores is cut off: what is below `bits`, and what equals it from index `from` on, goes. Scores are finite and
+// >= 0, and so compare as their bits do.
+struct score_cut {
+  std::uint32_t bits = 0;
+  index_t from = 0;
+
+  [[nodiscard]] static std::uint32_t bits_of(float score) { return bits_as<std::uint32_t>(score) & 0x7fffffffU; }
+  [[nodiscard]] bool drops(float score, index_t i) const {
+    std::uint32_t const own = bits_of(score);
+    return (own < bits) | ((own == bits) & (i >= from));
+  }
+};
+
+// The cut that drops the `pruned` lowest of n scores, equal ones from the higher index down. A histogram of the leading eleven bits
+// (exponent and three of the fraction) settles all but the scores of one bin, which are ordered by score, then index.
+inline score_cut cut_of(float const* scores, index_t n, index_t pruned, std::vector<std::uint64_t>& keys) {
+  if (pruned <= 0) return {0, n};
+  constexpr int shift = 20;
+  index_t counts[std::size_t{1} << (31 - shift)] = {};
+  for (index_t i = 0; i < n; ++i) ++counts[score_cut::bits_of(scores[i]) >> shift];
+  std::uint32_t edge = 0;
+  index_t below = 0;
+  while (below + counts[edge] < pruned) below += counts[edge++];
+  keys.clear();
+  for (index_t i = 0; i < n; ++i) {
+    std::uint32_t const bits = score_cut::bits_of(scores[i]);
+    if (bits >> shift == edge) keys.push_back(static_cast<std::uint64_t>(bits) << 32 | static_cast<std::uint32_t>(n - 1 - i));
+  }
+  auto const last = keys.begin() + (pruned - below - 1);
+  std::nth_element(keys.begin(), last, keys.end());
+  return {static_cast<std::uint32_t>(*last >> 32), n - 1 - static_cast<index_t>(static_cast<std::uint32_t>(*last))};
+}
+
+// Calls drop(i) for each of the `pruned` lowest of n scores.
 template <class Drop>
 void drop_lowest(float const* scores, index_t n, index_t pruned, std::vector<std::uint64_t>& keys, Drop&& drop) {
-  if (pruned <= 0) return;
-  keys.resize(static_cast<std::size_t>(n));
+  score_cut const cut = cut_of(scores, n, pruned, keys);
   for (index_t i = 0; i < n; ++i)
-    keys[static_cast<std::size_t>(i)] =
-        (static_cast<std::uint64_t>(bits_as<std::uint32_t>(scores[i]) & 0x7fffffffU) << 32) | static_cast<std::uint32_t>(n - 1 - i);
-  if (pruned < n) std::nth_element(keys.begin(), keys.begin() + pruned, keys.end());
-  for (index_t k = 0; k < pruned; ++k)
-    drop(n - 1 - static_cast<index_t>(static_cast<std::uint32_t>(keys[static_cast<std::size_t>(k)])));
+    if (cut.drops(scores[i], i)) drop(i);
 }
 
 // Bits of the `keep` highest of n <= 64 scores, ties to the lower index, by counting how many rank before each.
@@ -125,56 +153,73 @@ inline std::uint64_t highest_bits(float const* scores, index_t n, index_t keep) 
   return bits;
 }
 
-// Eight bytes of four bits each, the first lowest, as 32 bits side by side.
-inline std::uint64_t squeeze_nibbles(std::uint8_t const* codes) {
-  std::uint64_t x = 0;
-  std::memcpy(&x, codes, 8);
-  x = (x | (x >> 4)) & 0x00ff00ff00ff00ffU;
-  x = (x | (x >> 8)) & 0x0000ffff0000ffffU;
-  return (x | (x >> 16)) & 0xffffffffU;
+// Eight 32-bit lanes as one value, for the reason of column_sweep's float_lanes.
+using integer_lanes [[gnu::vector_size(32), gnu::aligned(4), gnu::may_alias]] = std::int32_t;
+
+// The lane `by` further in the lane's group, around the group's end.
+constexpr int further(int lane, int group, int by) { return lane / group * group + (lane + by) % group; }
+
+// Adds -1 to every lane whose neighbour `By` further ranks before it: higher, or equal and of the lower index. Scores are compared
+// as their bits, where the least of steps makes "not lower" of "higher".
+template <int Group, int By>
+void count_before(integer_lanes const& v, integer_lanes& before) {
+  constexpr auto from = [](int lane) { return further(lane, Group, By); };
+  constexpr auto lower = [](int lane) { return further(lane, Group, By) < lane ? 1 : 0; };
+  constexpr integer_lanes is_lower = {lower(0), lower(1), lower(2), lower(3), lower(4), lower(5), lower(6), lower(7)};
+  integer_lanes const beside =
+      __builtin_shufflevector(v, v, from(0), from(1), from(2), from(3), from(4), from(5), from(6), from(7));
+  before += (beside + is_lower) > v;
+}
+template <int Group, int... By>
+void count_all_before(integer_lanes const& v, integer_lanes& before, std::integer_sequence<int, By...>) {
+  (count_before<Group, By + 1>(v, before), ...);
 }
 
-// The same for 64 scores in groups of four, without branches: each of four is ranked against the three others, and a
-// group's four bits are one code.
-inline std::uint64_t highest_of_fours(float const* scores, int keep) {
-  std::uint8_t code[16];
-  for (index_t g = 0; g < 16; ++g) {
-    float const a = scores[4 * g], b = scores[4 * g + 1], c = scores[4 * g + 2], d = scores[4 * g + 3];
-    int const ab = b > a, ac = c > a, ad = d > a, bc = c > b, bd = d > b, cd = d > c;
-    int const first = ab + ac + ad < keep, second = 1 - ab + bc + bd < keep;
-    int const third = 2 - ac - bc + cd < keep, fourth = 3 - ad - bd - cd < keep;
-    code[g] = static_cast<std::uint8_t>(first | second << 1 | third << 2 | fourth << 3);
+// Bit b of byte a becomes bit a of byte b.
+inline std::uint64_t transposed_bits(std::uint64_t x) {
+  std::uint64_t moved = (x ^ (x >> 7)) & 0x00aa00aa00aa00aaU;
+  x ^= moved ^ (moved << 7);
+  moved = (x ^ (x >> 14)) & 0x0000cccc0000ccccU;
+  x ^= moved ^ (moved << 14);
+  moved = (x ^ (x >> 28)) & 0x00000000f0f0f0f0U;
+  return x ^ moved ^ (moved << 28);
+}
+
+// The same for 64 scores in groups of `Group`, without branches: the other scores of a group are brought beside each score.
+template <int Group>
+std::uint64_t highest_in_groups(float const* scores, int keep) {
+  integer_lanes kept = {};  // lane l, bit k: score 8 k + l
+  integer_lanes bit = {1, 1, 1, 1, 1, 1, 1, 1};
+  for (int k = 0; k < 8; ++k, bit += bit) {
+    integer_lanes const& v = *reinterpret_cast<integer_lanes const*>(scores + 8 * k);
+    integer_lanes before = {};
+    count_all_before<Group>(v, before, std::make_integer_sequence<int, Group - 1>());
+    kept |= (before > -keep) & bit;
   }
-  return squeeze_nibbles(code) | squeeze_nibbles(code + 8) << 32;
-}
-
-// The same for 64 scores in groups of eight, the ranks of a group counted side by side.
-inline std::uint64_t highest_of_eights(float const* scores, int keep) {
   std::uint64_t bits = 0;
-  for (index_t g = 0; g < 64; g += 8) {
-    int before[8] = {};
-    for (int j = 0; j < 8; ++j)
-      for (int i = 0; i < 8; ++i)
-        before[i] += static_cast<int>(scores[g + j] > scores[g + i]) |
-                     (static_cast<int>(scores[g + j] == scores[g + i]) & static_cast<int>(j < i));
-    for (int i = 0; i < 8; ++i) bits |= static_cast<std::uint64_t>(before[i] < keep) << (g + i);
-  }
-  return bits;
+  for (int l = 0; l < 8; ++l) bits |= static_cast<std::uint64_t>(static_cast<std::uint32_t>(kept[l])) << (8 * l);
+  return transposed_bits(bits);
 }
 
 // One row of a mask from its scores: N:M, or an unstructured share of the row.
 inline void mask_row(float const* scores, index_t r, sparsity const& pattern, mask& out, std::vector<std::uint64_t>& keys) {
   index_t const n = out.columns();
   if (!pattern.structured()) {
-    drop_lowest(scores, n, pattern.pruned_of(n), keys, [&](index_t c) { out.set(r, c, false); });
+    score_cut const cut = cut_of(scores, n, pattern.pruned_of(n), keys);
+    for (index_t w = 0; w < out.words_per_row(); ++w) {
+      std::uint64_t kept = 0;
+      for (index_t c = 64 * w; c < std::min(n, 64 * w + 64); ++c)
+        kept |= static_cast<std::uint64_t>(!cut.drops(scores[c], c)) << (c & 63);
+      out.word(r, w) = kept;
+    }
     return;
   }
   index_t c = 0;
   int const keep = static_cast<int>(pattern.keep);
   if (pattern.of == 4)
-    for (; c + 64 <= n; c += 64) out.word(r, c / 64) = highest_of_fours(scores + c, keep);
+    for (; c + 64 <= n; c += 64) out.word(r, c / 64) = highest_in_groups<4>(scores + c, keep);
   if (pattern.of == 8)
-    for (; c + 64 <= n; c += 64) out.word(r, c / 64) = highest_of_eights(scores + c, keep);
+    for (; c + 64 <= n; c += 64) out.word(r, c / 64) = highest_in_groups<8>(scores + c, keep);
   for (; c < n; c += pattern.of) {
     index_t const m = std::min(pattern.of, n - c);
     std::uint64_t const bits = highest_bits(scores + c, m, pattern.keep);
