@@ -34,6 +34,7 @@ class compress_command final : public command {
     options.text("--plan", plan_, "Plan to carry out, instead of --recipe and --stats");
     options.text("--format", format_, "Of packed weights: compressed-tensors, awq or gptq [the input's, else the first]");
     options.bytes("--shard-size", shard_bytes_, "Most bytes of one safetensors file [5GB]");
+    options.flag("--masks", masks_, "Also write masks.bitmask into OUT: which weights pruning kept");
     options.flag("--resume", resume_, "Go on where a stopped run of the same command left off, and keep the parts if this one stops");
     device_.declare(options);
   }
@@ -59,6 +60,7 @@ class compress_command final : public command {
     options.format = format_;
     options.most_shard_bytes = shard_bytes_;
     options.resume = resume_;
+    options.masks = masks_;
     options.data = made.windows ? &*made.windows : nullptr;
     slimtrim::compress_result const result = run.compress(model, made.plan, out_, options);
     double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -89,6 +91,7 @@ class compress_command final : public command {
     return {{"recipe", plan.recipe},
             {"bytes_in", before.file_bytes},
             {"bytes_out", after.file_bytes},
+            {"mask_bytes", result.mask_bytes},
             {"active_bytes_in", before.total.active_bytes},
             {"active_bytes_out", after.total.active_bytes},
             {"seconds", seconds},
@@ -118,6 +121,7 @@ class compress_command final : public command {
   std::string out_;
   std::string plan_;
   std::string format_;
+  bool masks_ = false;
   bool resume_ = false;
   std::uint64_t shard_bytes_ = 5'000'000'000;
   decide_flags flags_;

@@ -186,6 +186,45 @@ TEST_CASE("trimming: what cannot be is refused by the field that is wrong") {
   });
 }
 
+TEST_CASE("whatever is written is evaluated and generated from as it is, and not slimmed twice") {
+  temporary_folder folder;
+  std::string const ids = id_file(folder, "a.u16", 5);
+  struct form {
+    std::string recipe, format;
+  };
+  index_t number = 0;
+  for (form const& each : std::vector<form>{{"rtn:2g32", "compressed-tensors"}, {"rtn:3g64", "compressed-tensors"},
+                                            {"rtn:4g128z", "compressed-tensors"}, {"gptq:4g128", "compressed-tensors"},
+                                            {"rtn:8", "compressed-tensors"}, {"awq:4g64", "awq"}, {"rtn:4g128", "awq"},
+                                            {"gptq:4g128", "gptq"}, {"rtn:8g32", "gptq"}, {"sparsegpt:2:4+gptq:4g64", "gptq"}}) {
+    CAPTURE(each.recipe);
+    CAPTURE(each.format);
+    std::string const out = (folder.path() / std::to_string(number++)).string();
+    ordered_json const made = json_of({"compress", tiny, out, "--recipe", each.recipe, "--format", each.format, "--data", ids, "--seq", "16"});
+    CHECK(made["bytes_out"].get<double>() < 0.62 * made["bytes_in"].get<double>());
+    ordered_json const seen = json_of({"eval", out, "--base", tiny, "--data", ids, "--seq", "16"});
+    CHECK(seen["kl_mean"] > 0.0);
+    // Two bits cost about half a nat, wrongly read codes many times that.
+    CHECK(seen["kl_mean"] < 2.0);
+    CHECK(json_of({"generate", out, "--prompt", "The city of", "--length", "4"})["tokens"] == 4);
+    finished_run const again = run_program({"compress", out, out + "-again", "--recipe", "rtn:4g128"});
+    CHECK(again.code == 3);
+    CHECK_MESSAGE(again.err.find("is packed already") != std::string::npos, again.err);
+  }
+}
+
+TEST_CASE("masks beside a pruned model") {
+  temporary_folder folder;
+  auto const out = [&](std::string const& name) { return (folder.path() / name).string(); };
+  ordered_json const with = json_of({"compress", tiny, out("with"), "--recipe", "magnitude:2:4", "--masks", "--shard-size", "2MB"});
+  ordered_json const without = json_of({"compress", tiny, out("without"), "--recipe", "magnitude:2:4", "--shard-size", "2MB"});
+  CHECK(with["mask_bytes"] == folder.read("with/masks.bitmask").size());
+  CHECK(without["mask_bytes"] == 0);
+  CHECK(with["bytes_out"] == without["bytes_out"]);
+  CHECK(std::filesystem::remove(folder.path() / "with" / "masks.bitmask"));
+  CHECK(same_folders(folder, "with", "without"));
+}
+
 TEST_CASE("refusals: one line, the right exit code, nothing left behind") {
   temporary_folder folder;
   std::string const ids = id_file(folder, "a.u16", 5), out = (folder.path() / "out").string();

@@ -48,14 +48,14 @@ TEST_CASE("a compression with masks: the file says which zeros are pruned, the m
   CHECK(without.mask_bytes == 0);
   CHECK(with.bytes_out == without.bytes_out);
   auto plain = files_of(folder.path() / "without"), both = files_of(folder.path() / "with");
-  REQUIRE(both.count("masks.safetensors") == 1);
-  CHECK(plain.count("masks.safetensors") == 0);
-  CHECK(both.at("masks.safetensors").size() == with.mask_bytes);
-  both.erase("masks.safetensors");
+  REQUIRE(both.count("masks.bitmask") == 1);
+  CHECK(plain.count("masks.bitmask") == 0);
+  CHECK(both.at("masks.bitmask").size() == with.mask_bytes);
+  both.erase("masks.bitmask");
   CHECK(plain == both);
   // The folder opens, and its masks fit its weights.
   opened_model const out = open_model(folder.path() / "with");
-  input_file const file = input_file::open(folder.path() / "with" / "masks.safetensors");
+  input_file const file = input_file::open(folder.path() / "with" / "masks.bitmask");
   safetensors_header const header = read_safetensors_header(file);
   index_t checked = 0;
   for (tensor_info const& stored : header.tensors) {
@@ -65,7 +65,7 @@ TEST_CASE("a compression with masks: the file says which zeros are pruned, the m
       if (!is_matrix_role(id.role) || module_stem(*out.config.family, id) != stem) return;
       tensor<float, 2> const W = expand(out.weights->matrix(id).view);
       std::vector<std::byte> bytes(static_cast<std::size_t>(stored.bytes));
-      std::string const& raw = files_of(folder.path() / "with").at("masks.safetensors");
+      std::string const& raw = files_of(folder.path() / "with").at("masks.bitmask");
       std::memcpy(bytes.data(), raw.data() + stored.offset, bytes.size());
       mask const kept = mask_from_bytes(bytes, W.extent(0), W.extent(1));
       for (index_t r = 0; r < W.extent(0); ++r)
@@ -78,7 +78,7 @@ TEST_CASE("a compression with masks: the file says which zeros are pruned, the m
   CHECK(checked == 4 + 2 * 3);
   // A recipe that prunes nothing writes no file.
   CHECK(compress_model(model, slim_plan(model.config, "rtn:8"), folder.path() / "rtn", options).mask_bytes == 0);
-  CHECK_FALSE(std::filesystem::exists(folder.path() / "rtn" / "masks.safetensors"));
+  CHECK_FALSE(std::filesystem::exists(folder.path() / "rtn" / "masks.bitmask"));
 }
 
 }  // namespace pipeline_mask_file_test

@@ -1,5 +1,6 @@
-// masks.safetensors: which weights pruning kept, beside a model that stores what it removed as dense zeros.
+// masks.bitmask: which weights pruning kept, beside a model that stores what it removed as dense zeros.
 //
+// The file is of the safetensors form under another ending, because engines load every `*.safetensors` of a folder.
 // A kept weight may be zero by itself, so the zeros do not tell the mask. For each pruned module P (its tensor's name without
 // ".weight"): P.shape I64 [2], and P.bitmask U8 [rows, ceil(columns / 8)], bit c % 8 of byte c / 8 set where column c is kept, as
 // in the `sparse-bitmask` layout of compressed-tensors.
@@ -23,7 +24,7 @@
 namespace slimtrim {
 inline namespace v0 {
 
-inline constexpr char const* mask_file_name = "masks.safetensors";
+inline constexpr char const* mask_file_name = "masks.bitmask";
 
 /// The bytes of a mask as stored: rows of ceil(columns / 8) bytes, spare bits clear.
 [[nodiscard]] inline std::vector<std::byte> mask_bytes(mask_view<> const& m) {
