@@ -122,9 +122,11 @@ TEST_CASE("slimming: steps, schemes, names") {
     CHECK(each.stem + ".weight" == each.dense.name);
     CHECK(std::find(modules.dense_linears.begin(), modules.dense_linears.end(), each.stem) == modules.dense_linears.end());
   }
-  // A group as wide as the row is the channel.
+  // A group wider than the row is the channel.
   p.slimming = parse_recipe("rtn:4g32").steps;
-  for (slimmed_module const& each : m.list(p).slimmed) CHECK(each.scheme->group == (each.columns <= 32 ? 0 : 32));
+  for (slimmed_module const& each : m.list(p).slimmed) CHECK(each.scheme->group == (each.columns < 32 ? 0 : 32));
+  p.slimming = parse_recipe("rtn:4g4096").steps;
+  for (slimmed_module const& each : m.list(p).slimmed) CHECK(each.scheme->group == 0);
   p.slimming = parse_recipe("magnitude:2:4").steps;
   for (slimmed_module const& each : m.list(p).slimmed) CHECK_FALSE(each.scheme);
   p.slimming = parse_recipe("magnitude:2:4+gptq:4g16").steps;

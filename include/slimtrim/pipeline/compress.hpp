@@ -39,7 +39,7 @@ inline namespace v0 {
 struct compress_options {
   std::string format{};  ///< of packed weights; empty: the input's, else compressed-tensors
   std::uint64_t most_shard_bytes = 5'000'000'000;
-  bool masks = false;    ///< also write `masks.safetensors`: which weights pruning kept (mask_file.hpp)
+  bool masks = false;    ///< also write `masks.bitmask`: which weights pruning kept (mask_file.hpp)
   token_windows const* data = nullptr;  ///< calibration windows, for the steps that work on tokens
   calibrated_options calibrated{};
   /// Continue what a stopped run of the same job left in OUT.partial, and leave the parts when this one stops.
@@ -51,7 +51,7 @@ struct compress_options {
 struct compress_result {
   std::uint64_t bytes_in = 0;
   std::uint64_t bytes_out = 0;
-  std::uint64_t mask_bytes = 0;               ///< of `masks.safetensors`, not part of bytes_out; 0: there is none
+  std::uint64_t mask_bytes = 0;               ///< of `masks.bitmask`, not part of bytes_out; 0: there is none
   std::vector<std::string> notes{};           ///< who loads the result
   std::vector<std::string> passed_through{};  ///< tensors that the family does not know, copied untouched
   ordered_json slimmed = ordered_json::array();  ///< one object per slimmed module
@@ -168,9 +168,7 @@ class tensor_copier {
     std::string const stem = module_stem(*input.config.family, id);
     if (!format.holds(*input.files, stem)) return;
     std::vector<index_t> const shape = module_shape(input.config, id);
-    packed_scheme scheme = format.scheme_of(*input.files, stem, shape[0], shape[1]);
-    if (scheme.group == 0 && before != nullptr) scheme.group = 0;
-    add(scheme, module_stem(*input.config.family, *target));
+    add(format.scheme_of(*input.files, stem, shape[0], shape[1]), module_stem(*input.config.family, *target));
   });
   for (slimmed_module const& m : modules.slimmed)
     if (m.scheme) add(*m.scheme, m.stem);

@@ -136,8 +136,8 @@ struct output_modules {
         if (is_quantization(s.method)) {
           packed_scheme scheme;
           scheme.bits = s.quantization.bits;
-          // A group as wide as the row is the channel.
-          scheme.group = s.quantization.group >= m.columns ? 0 : s.quantization.group;
+          // A group wider than the row is the channel. One as wide stays a group: engines know one scheme a model best.
+          scheme.group = s.quantization.group > m.columns ? 0 : s.quantization.group;
           scheme.zero_points = s.quantization.zero_points;
           scheme.activation_order = s.method == method::gptq && s.quantization.order == sweep_order::activation;
           scheme.scales = scales;
