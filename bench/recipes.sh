@@ -5,11 +5,12 @@
 #   bench/recipes.sh build/slimtrim examples/models/tiny-mixtral TRAIN VALID bench/recipes/slimming.txt
 #
 # TRAIN and VALID are whatever --data takes. A list has one `name: recipe` a line; a recipe is in the one-line form, or
-# TOML with `;` for the ends of lines; options of compress such as `--seed 3` may follow. WORK keeps models and JSON files
-# (default: a temporary folder); a recipe whose JSON files are there already is not run again.
+# TOML with `;` for the ends of lines; options of compress such as `--seed 3` may follow. A line with {} stands for one recipe
+# for each word of the last `each:` line. WORK keeps models and JSON files (default: a temporary folder); a recipe whose JSON
+# files are there already is not run again.
 set -euo pipefail
 if [ $# -lt 5 ]; then
-  sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 slimtrim=$1 model=$2 train=$3 valid=$4
@@ -27,18 +28,17 @@ measurement=(--data "$valid" --tokens "$tokens" --seq "$sequence")
   mv "$work/original.json" "$work/results/original.eval.json"
 }
 number=0
-while IFS= read -r line; do
-  case $line in '' | '#'*) continue ;; esac
+run() {
+  local recipe=$2 name
   number=$((number + 1))
-  name=$(printf '%03d-%s' "$number" "${line%%: *}")
-  recipe=${line#*: }
-  options=()
+  name=$(printf '%03d-%s' "$number" "$(tr ':' '-' <<<"$1" | tr -d '%')")
+  [ -e "$work/results/$name.eval.json" ] && return
+  local options=()
   case $recipe in *' --'*)
     read -r -a options <<<"${recipe#"${recipe%% --*}"}"
     recipe=${recipe%% --*}
     ;;
   esac
-  [ -e "$work/results/$name.eval.json" ] && continue
   case $recipe in *'[[step]]'*)
     tr ';' '\n' <<<"$recipe" >"$work/recipe.toml"
     recipe=$work/recipe.toml
@@ -50,6 +50,15 @@ while IFS= read -r line; do
     "${options[@]}" --json --quiet >"$work/results/$name.compress.json"
   "$slimtrim" eval "$work/model" --base "$model" "${measurement[@]}" --json --quiet >"$work/eval.json"
   mv "$work/eval.json" "$work/results/$name.eval.json"
+}
+each=
+while IFS= read -r line; do
+  case $line in
+    '' | '#'*) ;;
+    'each: '*) each=${line#each: } ;;
+    *{}*) for word in $each; do run "$(sed "s/{}/$word/g" <<<"${line%%: *}")" "$(sed "s/{}/$word/g" <<<"${line#*: }")"; done ;;
+    *) run "${line%%: *}" "${line#*: }" ;;
+  esac
 done <"$list"
 rm -rf "$work/model" "$work/report.html"
 "$slimtrim" report "$work/results" -o "$work/report.html" --markdown
