@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <chrono>
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
@@ -100,6 +101,35 @@ TEST_CASE("several threads may give jobs to one pool") {
     });
   for (auto& caller : callers) caller.join();
   CHECK(total == 3 * 100 * 4);
+}
+
+TEST_CASE("threads that went to sleep between jobs wake up, on either side") {
+  thread_pool pool(3);
+  for (int round = 0; round < 6; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));  // longer than any thread spins
+    CHECK(visits(pool, 9) == std::vector<int>(9, 1));
+    // The caller is done long before the workers and sleeps until they are.
+    auto const caller = std::this_thread::get_id();
+    std::atomic<int> ran{0};
+    pool.run(9, [&](index_t) {
+      if (std::this_thread::get_id() != caller) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      ++ran;
+    });
+    CHECK(ran == 9);
+  }
+}
+
+TEST_CASE("pieces of a thread that is held up are taken by others") {
+  thread_pool pool(2);
+  std::atomic<int> others{0};
+  pool.run(8, [&](index_t i) {
+    if (i != 0) {
+      ++others;
+      return;
+    }
+    while (others < 7) std::this_thread::yield();
+  });
+  CHECK(others == 7);
 }
 
 TEST_CASE("a pool of no threads is refused") {
