@@ -19,6 +19,12 @@ TEST_CASE("the compiler's own kernels are complete and say what they are") {
   CHECK((kernels.multiply_tile != nullptr));
   CHECK((kernels.dense_few != nullptr));
   CHECK((kernels.cosine_sums != nullptr));
+  CHECK((kernels.round_row != nullptr));
+  CHECK((kernels.attend != nullptr));
+  CHECK((kernels.group_magnitudes != nullptr));
+  CHECK((kernels.encode4 != nullptr));
+  CHECK(kernels.streamed_tokens >= 8);
+  CHECK((kernels.byte_offset == 0 || kernels.byte_offset == 128));
 }
 
 }  // namespace simd_dispatch_test

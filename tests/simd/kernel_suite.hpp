@@ -2,12 +2,12 @@
 // compiler's own kernels and the emulated ones.
 #pragma once
 
-#include <doctest/doctest.h>
 #include <slimtrim/core/random.hpp>
 #include <slimtrim/core/thread_pool.hpp>
 #include <slimtrim/linalg/weight.hpp>
 #include <slimtrim/simd/gemm.hpp>
 #include <slimtrim/simd/gemv.hpp>
+#include <doctest/doctest.h>
 
 #include <cmath>
 #include <cstring>
@@ -20,11 +20,16 @@ using namespace slimtrim;
 struct random_source {
   std::uint64_t seed;
   std::uint64_t next = 0;
-  index_t below(index_t n) { return static_cast<index_t>(random_bits_at(seed, 0, next++) % static_cast<std::uint64_t>(n)); }
+  index_t below(index_t n) {
+    return static_cast<index_t>(random_bits_at(seed, 0, next++) % static_cast<std::uint64_t>(n));
+  }
   index_t between(index_t low, index_t high) { return low + below(high - low + 1); }
   bool coin() { return below(2) == 0; }
   float uniform() { return static_cast<float>(uniform_at(seed, 1, next++) * 2 - 1); }
 };
+
+// One of the sizes that numbers come in: ordinary ones mostly, but subnormal floats too.
+inline float random_size(random_source& random) { return random.below(8) == 0 ? 1e-39F : 1.0F; }
 
 // A quantised weight with memory of its own; words are surrounded so that reading past a row's end shows under ASan.
 struct random_codes {
@@ -33,7 +38,7 @@ struct random_codes {
   std::vector<std::uint8_t> zeros;
   quantized_view<> view;
 
-  random_codes(random_source& random, index_t rows, index_t columns, int bits) {
+  random_codes(random_source& random, index_t rows, index_t columns, int bits, float scale_size = 1.0F) {
     view.rows = rows, view.columns = columns, view.bits = bits;
     view.words_per_row = packed_words(columns, bits) + random.below(2);
     view.block_rows = random.below(4) == 0 ? random.between(1, 5) : 1;
@@ -44,7 +49,13 @@ struct random_codes {
     words.resize(static_cast<std::size_t>(rows * view.words_per_row));
     for (auto& word : words) word = static_cast<std::uint32_t>(random_bits_at(random.seed, 2, random.next++));
     scales.resize(static_cast<std::size_t>(block_rows * groups));
-    for (auto& scale : scales) scale = random.below(20) == 0 ? 0.0F : random.uniform() * 0.1F;
+    float const size = 0.1F * scale_size;
+    index_t const storage = random.below(3);
+    for (auto& scale : scales) {
+      scale = random.below(20) == 0 ? 0.0F : random.uniform() * size;
+      if (storage == 1) scale = static_cast<float>(bfloat16(scale));
+      if (storage == 2) scale = static_cast<float>(float16(scale));
+    }
     view.words = words.data();
     view.scales = tensor_view<float const, 2>(scales.data(), block_rows, groups);
     if (random.coin()) {
@@ -71,12 +82,14 @@ struct spaced_matrix {
   }
 };
 
+/// `cases` weights of random shape and stride, `shapes` products of them.
 struct totals {
   double error = 0, norm = 1e-300;
-  index_t shapes = 0;
+  index_t shapes = 0, cases = 0;
 };
 
-// Checks Y against double sums; every element within the rounding of a float sum of `in` terms.
+// Checks Y against double sums; every element within the rounding of a float sum of `in` terms, each of which may also
+// lose half of the smallest subnormal.
 inline void compare(matrix_view<float const> X, tensor<float, 2> const& dense, matrix_view<float const> Y,
                     quantized_view<> const* codes, double extra_relative, totals& all) {
   index_t const in = X.extent(1);
@@ -95,7 +108,8 @@ inline void compare(matrix_view<float const> X, tensor<float, 2> const& dense, m
         size += std::fabs(x) * reach;
       }
       double const off = std::fabs(sum - static_cast<double>(Y(t, o)));
-      double const allowed = size * (static_cast<double>(in + 16) * 0x1p-24 + extra_relative) + 1e-44;
+      double const allowed =
+          size * (static_cast<double>(in + 16) * 0x1p-24 + extra_relative) + static_cast<double>(in + 16) * 0x1p-149;
       worst = std::max(worst, off / allowed);
       all.error += off * off;
       all.norm += sum * sum;
@@ -111,7 +125,7 @@ inline bool same_bits(std::vector<float> const& a, std::vector<float> const& b) 
 // One random weight through every path of `kernels`; what it may differ from double sums is in `compare`.
 inline void one_case(simd::kernel_table const& kernels, executor& pool, random_source& random, totals& exact) {
   index_t const rows = random.between(1, 45), columns = random.between(1, random.coin() ? 60 : 330);
-  index_t const tokens = random.coin() ? random.between(1, 4) : random.between(0, 19);
+  index_t const tokens = random.coin() ? random.between(1, 4) : random.between(0, random.below(8) == 0 ? 70 : 19);
   int const kind = static_cast<int>(random.below(6));
   int const bits = static_cast<int>(kind < 2 ? 4 : random.between(1, 8));
   CAPTURE(rows);
@@ -119,16 +133,17 @@ inline void one_case(simd::kernel_table const& kernels, executor& pool, random_s
   CAPTURE(tokens);
   CAPTURE(kind);
   CAPTURE(bits);
-  random_codes const codes(random, rows, columns, bits);
+  random_codes const codes(random, rows, columns, bits, random_size(random));
   spaced_matrix<bfloat16> brain(random, rows, columns, false);
   spaced_matrix<float16> half(random, rows, columns, false);
   spaced_matrix<float> full(random, rows, columns, false);
   spaced_matrix<float> input(random, tokens, columns, false), output(random, tokens, rows, false);
   bool const codes_case = kind < 3;
   weight_view w = codes.view;
+  float const weight_size = random_size(random), input_size = random_size(random);
   for (index_t i = 0; !codes_case && i < rows; ++i)
     for (index_t j = 0; j < columns; ++j) {
-      float const value = random.uniform();
+      float const value = random.uniform() * weight_size;
       brain.view(i, j) = bfloat16(value), half.view(i, j) = float16(random.below(9) == 0 ? value * 1e-6F : value);
       full.view(i, j) = value;
     }
@@ -136,7 +151,7 @@ inline void one_case(simd::kernel_table const& kernels, executor& pool, random_s
   if (kind == 4) w = as_const(half.view);
   if (kind == 5) w = as_const(full.view);
   for (index_t t = 0; t < tokens; ++t)
-    for (index_t k = 0; k < columns; ++k) input.view(t, k) = random.uniform();
+    for (index_t k = 0; k < columns; ++k) input.view(t, k) = random.uniform() * input_size;
   auto const X = as_const(input.view);
   auto const dense = expand(w);
 
@@ -155,8 +170,9 @@ inline void one_case(simd::kernel_table const& kernels, executor& pool, random_s
     kernels.expand(converted->view, p, 0, converted->view.blocks, panel.data(), kernels.lanes);
     for (index_t r = p * kernels.lanes; r < std::min(rows, (p + 1) * kernels.lanes); ++r)
       for (index_t k = 0; k < columns; ++k)
-        equal = equal && bits_as<std::uint32_t>(panel[static_cast<std::size_t>(k * kernels.lanes + r % kernels.lanes)]) ==
-                             bits_as<std::uint32_t>(dense(r, k));
+        equal =
+            equal && bits_as<std::uint32_t>(panel[static_cast<std::size_t>(k * kernels.lanes + r % kernels.lanes)]) ==
+                         bits_as<std::uint32_t>(dense(r, k));
   }
   CHECK(equal);  // dequantised bit for bit, by the accessor and by the kernel
 
@@ -173,7 +189,11 @@ inline void one_case(simd::kernel_table const& kernels, executor& pool, random_s
   };
   simd::panel_source const prepared{converted->view, nullptr};
   check([&](executor* on) { simd::gemv(kernels, on, prepared, activation_kind::floating, X, output.view); }, 0);
-  check([&](executor* on) { if (tokens > 0) simd::gemm_exact(kernels, on, prepared, X, output.view); }, 0);
+  check(
+      [&](executor* on) {
+        if (tokens > 0) simd::gemm_exact(kernels, on, prepared, X, output.view);
+      },
+      0);
   if (auto const plan = simd::plan_panels(w, kernels.lanes)) {
     simd::panel_source const made{*plan, &w};
     output.values = untouched;
@@ -191,38 +211,196 @@ inline void one_case(simd::kernel_table const& kernels, executor& pool, random_s
     if (kind == 4) run(half.view);
     if (kind == 5) run(full.view);
   } else {
-    // Within the documented bound: every activation is off by at most its block's largest over 254.
-    output.values = untouched;
-    simd::gemv(kernels, nullptr, prepared, activation_kind::int8, X, output.view);
-    double worst = 0;
-    for (index_t t = 0; t < tokens; ++t)
-      for (index_t o = 0; o < rows; ++o) {
-        double sum = 0, bound = 0;
-        for (index_t first = 0; first < columns; first += simd::block_columns) {
-          double largest = 0, weights = 0;
-          for (index_t k = first; k < std::min(columns, first + simd::block_columns); ++k) {
-            sum += static_cast<double>(X(t, k)) * static_cast<double>(dense(o, k));
-            largest = std::max(largest, std::fabs(static_cast<double>(X(t, k))));
-            weights += std::fabs(static_cast<double>(dense(o, k)));
+    // Within the documented bound: every activation is off by at most its block's largest over 254, and a block of
+    // tiny ones counts as zero. Streamed past the tokens or tile by tile.
+    auto within_bound = [&](auto&& run) {
+      output.values = untouched;
+      run(static_cast<executor*>(nullptr));
+      double worst = 0;
+      for (index_t t = 0; t < tokens; ++t)
+        for (index_t o = 0; o < rows; ++o) {
+          double sum = 0, bound = 0;
+          for (index_t first = 0; first < columns; first += simd::block_columns) {
+            double largest = 0, weights = 0;
+            for (index_t k = first; k < std::min(columns, first + simd::block_columns); ++k) {
+              sum += static_cast<double>(X(t, k)) * static_cast<double>(dense(o, k));
+              largest = std::max(largest, std::fabs(static_cast<double>(X(t, k))));
+              weights += std::fabs(static_cast<double>(dense(o, k)));
+            }
+            bound += largest * weights * (largest < 0x1p-100 ? 1.0 : 1.0 / 254 + 1e-6);
           }
-          bound += largest * weights * (1.0 / 254 + 1e-6);
+          bound += static_cast<double>(columns + 16) * 0x1p-149;
+          worst = std::max(worst, std::fabs(sum - static_cast<double>(output.view(t, o))) / bound);
         }
-        worst = std::max(worst, std::fabs(sum - static_cast<double>(output.view(t, o))) / (bound + 1e-30));
+      CHECK(worst <= 1.0);
+      auto const serial = output.values;
+      output.values = untouched;
+      run(static_cast<executor*>(&pool));
+      CHECK(same_bits(serial, output.values));
+      ++exact.shapes;
+    };
+    within_bound([&](executor* on) { simd::gemv(kernels, on, prepared, activation_kind::int8, X, output.view); });
+    within_bound([&](executor* on) {
+      if (tokens == 0) return;
+      simd::rounded_activations const rounded(kernels, X, converted->view, on);
+      simd::panel_product const product{prepared, output.view};
+      simd::gemm_int8(kernels, on, std::span(&product, 1), rounded);
+    });
+  }
+}
+
+// The sums of a cosine of two random rows against double sums.
+template <class T>
+void one_cosine(simd::kernel_table const& kernels, random_source& random) {
+  index_t const columns = random.below(20) == 0 ? random.between(4000, 9000) : random.between(0, 300);
+  spaced_matrix<T> rows(random, 2, columns, true);
+  double expected[3] = {}, found[3], size[3] = {};
+  for (index_t k = 0; k < columns; ++k) {
+    rows.view(0, k) = T(random.uniform()), rows.view(1, k) = T(random.uniform());
+    double const x = static_cast<double>(static_cast<float>(rows.view(0, k)));
+    double const y = static_cast<double>(static_cast<float>(rows.view(1, k)));
+    double const terms[3] = {x * y, x * x, y * y};
+    for (int i = 0; i < 3; ++i) expected[i] += terms[i], size[i] += std::fabs(terms[i]);
+  }
+  kernels.cosine_sums(simd::detail::kind_of_dense<T>, &rows.view.data[0], rows.view.data + rows.view.stride(0), columns,
+                      found);
+  // Floats within 4096 columns, spread over at least two sums.
+  double const relative = static_cast<double>(std::min<index_t>(columns, 4096) / 2 + 16) * 0x1p-24;
+  for (int i = 0; i < 3; ++i) CHECK(std::fabs(found[i] - expected[i]) <= size[i] * relative);
+}
+
+// Largest magnitudes and codes of a random row against one element after another.
+template <class T>
+void one_encoding(simd::kernel_table const& kernels, random_source& random) {
+  index_t const columns = 32 * random.between(1, 9), group = 32 * random.between(1, 4),
+                groups = ceil_div(columns, group);
+  spaced_matrix<T> row(random, 1, columns, true);
+  for (index_t k = 0; k < columns; ++k)
+    row.view(0, k) = T(random.coin() ? random.uniform() : static_cast<float>(random.between(-9, 9)) * 0.125F);
+  std::vector<std::uint32_t> largest(static_cast<std::size_t>(groups)), words(static_cast<std::size_t>(columns / 8));
+  std::vector<float> scales(largest.size());
+  for (auto& scale : scales) scale = random.coin() ? 0.125F : 0.05F + random.uniform() * 0.04F;
+  kernels.group_magnitudes(simd::detail::kind_of_dense<T>, row.view.data, columns, group, largest.data());
+  kernels.encode4(simd::detail::kind_of_dense<T>, row.view.data, columns, group, scales.data(), words.data());
+  bool equal = true;
+  for (index_t g = 0; g < groups; ++g) {
+    float most = 0;
+    for (index_t k = g * group; k < std::min(columns, (g + 1) * group); ++k) {
+      float const w = static_cast<float>(row.view(0, k)), scale = scales[static_cast<std::size_t>(g)];
+      most = std::max(most, std::fabs(w));
+      auto const code = static_cast<std::uint32_t>(std::nearbyint(std::clamp(w / scale, -8.0F, 7.0F)) + 8);
+      equal = equal && (words[static_cast<std::size_t>(k / 8)] >> (k % 8 * 4) & 15U) == code;
+    }
+    equal = equal && largest[static_cast<std::size_t>(g)] == bits_as<std::uint32_t>(most);
+  }
+  CHECK(equal);
+}
+
+// Attention of a few queries over one head in each storage, against double sums.
+inline void one_head(simd::kernel_table const& kernels, random_source& random) {
+  constexpr index_t side = simd::key_positions;
+  index_t const dim = side * random.between(1, random.coin() ? 4 : 9), rows = random.between(1, 90);
+  index_t const queries = random.between(1, 9), blocks = ceil_div(rows, side);
+  index_t const key_stride = dim * side + random.below(3), value_stride = dim + random.below(3);
+  std::size_t const key_count = static_cast<std::size_t>(blocks * key_stride);
+  std::size_t const value_count = static_cast<std::size_t>(rows * value_stride);
+  // Positions that are not there hold NaN.
+  std::vector<float> keys(key_count, std::nanf("")), values(value_count);
+  std::vector<float16> half_keys(key_count, float16(std::nanf(""))), half_values(value_count);
+  std::vector<std::int8_t> byte_keys(key_count), byte_values(value_count);
+  std::vector<float> key_scales(static_cast<std::size_t>(blocks * (side + 1)), std::nanf(""));
+  std::vector<float> value_scales(static_cast<std::size_t>(2 * rows));
+  auto key_at = [&](index_t j, index_t d) {
+    return static_cast<std::size_t>(j / side * key_stride + d * side + j % side);
+  };
+  float const size = random.below(3) == 0 ? 4.0F : 1.0F;
+  for (index_t j = 0; j < rows; ++j) {
+    key_scales[static_cast<std::size_t>(j / side * (side + 1) + j % side)] = random.uniform() * 0.03F;
+    value_scales[static_cast<std::size_t>(2 * j)] = random.uniform() * 0.03F;
+    for (index_t d = 0; d < dim; ++d) {
+      auto const k = key_at(j, d), v = static_cast<std::size_t>(j * value_stride + d);
+      keys[k] = random.uniform() * size, values[v] = random.uniform();
+      half_keys[k] = float16(keys[k]), half_values[v] = float16(values[v]);
+      byte_keys[k] = static_cast<std::int8_t>(random.between(-127, 127));
+      byte_values[v] = static_cast<std::int8_t>(random.between(-127, 127));
+    }
+  }
+  std::vector<float> q(static_cast<std::size_t>(queries * (dim + 1)));
+  for (auto& each : q) each = random.uniform();
+  for (index_t const bits : {32, 16, 8}) {
+    simd::key_value_head head;
+    head.bits = bits, head.rows = rows, head.dim = dim;
+    head.key_stride = key_stride, head.value_stride = value_stride;
+    head.keys = keys.data(), head.values = values.data();
+    if (bits == 16) head.keys = half_keys.data(), head.values = half_values.data();
+    if (bits == 8) {
+      head.keys = byte_keys.data(), head.values = byte_values.data();
+      head.key_scales = key_scales.data(), head.value_scales = value_scales.data();
+      head.key_scale_stride = side + 1, head.value_scale_stride = 2;
+    }
+    auto key = [&](index_t j, index_t d) {
+      auto const k = key_at(j, d);
+      if (bits == 32) return static_cast<double>(keys[k]);
+      if (bits == 16) return static_cast<double>(static_cast<float>(half_keys[k]));
+      return static_cast<double>(byte_keys[k]) *
+             static_cast<double>(key_scales[static_cast<std::size_t>(j / side * (side + 1) + j % side)]);
+    };
+    auto value = [&](index_t j, index_t d) {
+      auto const v = static_cast<std::size_t>(j * value_stride + d);
+      if (bits == 32) return static_cast<double>(values[v]);
+      if (bits == 16) return static_cast<double>(static_cast<float>(half_values[v]));
+      return static_cast<double>(byte_values[v]) * static_cast<double>(value_scales[static_cast<std::size_t>(2 * j)]);
+    };
+    std::vector<float> scores(static_cast<std::size_t>(4 * blocks * side));
+    std::vector<float> z(static_cast<std::size_t>(queries * (dim + 2)), 7.0F);
+    kernels.attend(head, q.data(), dim + 1, queries, 0.25F, scores.data(), z.data(), dim + 2);
+    double worst = 0, largest_score = 0;
+    bool untouched = true;
+    for (index_t i = 0; i < queries; ++i) {
+      std::vector<double> p(static_cast<std::size_t>(rows), 0.0);
+      double most = -1e300, sum = 0;
+      for (index_t j = 0; j < rows; ++j) {
+        double reach = 0;
+        for (index_t d = 0; d < dim; ++d) {
+          double const term = 0.25 * static_cast<double>(q[static_cast<std::size_t>(i * (dim + 1) + d)]) * key(j, d);
+          p[static_cast<std::size_t>(j)] += term;
+          reach += std::fabs(term);
+        }
+        largest_score = std::max(largest_score, reach);
+        most = std::max(most, p[static_cast<std::size_t>(j)]);
       }
-    CHECK(worst <= 1.0);
-    auto const serial = output.values;
-    output.values = untouched;
-    simd::gemv(kernels, &pool, prepared, activation_kind::int8, X, output.view);
-    CHECK(same_bits(serial, output.values));
-    ++exact.shapes;
+      for (auto& each : p) sum += each = std::exp(each - most);
+      for (index_t d = 0; d < dim; ++d) {
+        double expected = 0;
+        for (index_t j = 0; j < rows; ++j) expected += p[static_cast<std::size_t>(j)] / sum * value(j, d);
+        worst =
+            std::max(worst, std::fabs(expected - static_cast<double>(z[static_cast<std::size_t>(i * (dim + 2) + d)])));
+      }
+      untouched = untouched && z[static_cast<std::size_t>(i * (dim + 2) + dim)] == 7.0F;
+    }
+    CHECK(untouched);
+    // A score is off by dim + 2 roundings of its terms at most, its weight by as much of itself and 3e-7 for exp;
+    // values are at most 4, and their sum has rows roundings.
+    double const score_error = largest_score * static_cast<double>(dim + 2) * 0x1p-24;
+    CHECK(worst <= 4.0 * (2 * score_error + 6e-7 + static_cast<double>(rows + 4) * 0x1p-24));
   }
 }
 
 inline totals run_cases(simd::kernel_table const& kernels, std::uint64_t seed, int count) {
-  thread_pool two(2), three(3);
+  // Seven threads are often more than there are pieces, and more than there are rows.
+  thread_pool two(2), seven(7);
   random_source random{seed};
   totals exact;
-  for (int i = 0; i < count; ++i) one_case(kernels, i % 2 == 0 ? static_cast<executor&>(two) : three, random, exact);
+  for (; exact.cases < count; ++exact.cases) {
+    one_case(kernels, exact.cases % 4 != 0 ? static_cast<executor&>(two) : seven, random, exact);
+    if (exact.cases % 3 == 0) one_cosine<float>(kernels, random);
+    if (exact.cases % 3 == 1) one_cosine<bfloat16>(kernels, random);
+    if (exact.cases % 3 == 2) one_cosine<float16>(kernels, random);
+    if (exact.cases % 8 == 0) one_head(kernels, random);
+    if (exact.cases % 8 == 1) one_encoding<float>(kernels, random);
+    if (exact.cases % 8 == 2) one_encoding<bfloat16>(kernels, random);
+    if (exact.cases % 8 == 3) one_encoding<float16>(kernels, random);
+  }
   CHECK(exact.error <= 1e-10 * exact.norm);
   return exact;
 }

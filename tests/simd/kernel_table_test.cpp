@@ -13,9 +13,22 @@ TEST_CASE("sizes of a panel follow from its kind") {
   CHECK(view.groups() == 3);
   CHECK(view.block_bytes() == 32 * 8 / 2);
   CHECK(view.head_bytes() == 8 * 4);
-  CHECK(view.size_of_panel() == 3 * 32 + 10 * 128);
+  // Two heads of 32 bytes lie together: heads 0 and 1, blocks 0 to 7, head 2, blocks 8 and 9.
+  CHECK(view.groups_a_stretch() == 2);
+  CHECK(view.head_at(1) == 32);
+  CHECK(view.words_at(0) == 64);
+  CHECK(view.words_at(7) == 64 + 7 * 128);
+  CHECK(view.head_at(2) == 64 + 8 * 128);
+  CHECK(view.words_at(9) == 2 * 64 + 9 * 128);
+  CHECK(view.size_of_panel() == 2 * 64 + 10 * 128);
+  view.scales = scale_kind::float16s;
+  CHECK(view.head_bytes() == 16);
+  CHECK(view.groups_a_stretch() == 4);
+  CHECK(view.size_of_panel() == 64 + 10 * 128);
+  view.scales = scale_kind::floats;
   view.has_zeros = true;
   CHECK(view.head_bytes() == 64);
+  CHECK(view.head_at(2) == 2 * 64 + 8 * 128);
   view.kind = element_kind::float16_pairs;
   CHECK(view.head_bytes() == 0);
   CHECK(view.block_bytes() == 32 * 8 * 2);

@@ -1,4 +1,4 @@
-// The one product of the forward pass: activations times any kind of weight.
+// The one product of the forward pass: activations times any kind of weight, or times several.
 #pragma once
 
 #include <slimtrim/backend/tensor_backend.hpp>
@@ -6,6 +6,9 @@
 #include <slimtrim/linalg/weight.hpp>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <span>
 #include <type_traits>
 
 namespace slimtrim {
@@ -20,6 +23,12 @@ namespace detail {
 
 inline constexpr index_t product_tile_rows = 128;
 
+inline void check_product(matrix_view<float const> X, weight_view const& w, matrix_view<float> Y) {
+  expects_equal(X.extent(1), weight_columns(w), "product", "columns of the activations against the weight's");
+  expects_equal(Y.extent(0), X.extent(0), "product", "rows of the result");
+  expects_equal(Y.extent(1), weight_rows(w), "product", "columns of the result");
+}
+
 }  // namespace detail
 
 /// Y = X Wᵀ: Y[t, o] = sum_i X[t, i] W[o, i].
@@ -31,10 +40,8 @@ inline constexpr index_t product_tile_rows = 128;
 template <host_backend B>
 void product(B const& backend, std::type_identity_t<matrix_view<float const>> X, weight_view const& w,
              std::type_identity_t<matrix_view<float>> Y) {
+  detail::check_product(X, w, Y);
   index_t const out = weight_rows(w), in = weight_columns(w);
-  expects_equal(X.extent(1), in, "product", "columns of the activations against the weight's");
-  expects_equal(Y.extent(0), X.extent(0), "product", "rows of the result");
-  expects_equal(Y.extent(1), out, "product", "columns of the result");
   if (X.extent(0) == 0 || out == 0) return;
   if constexpr (fuses_product<B>) {
     backend.product(X, w, Y);
@@ -50,6 +57,21 @@ void product(B const& backend, std::type_identity_t<matrix_view<float const>> X,
       expand_rows(w, first, expanded.view());
       backend.template gemm<float>(1.0F, X, transposed(as_const(expanded.view())), 0.0F, columns(Y, first, count));
     });
+  }
+}
+
+/// Several products of the same activations: outputs[i] = X weights[i]ᵀ, each as `product`. A backend with a member
+/// `products` makes the activations ready once.
+template <host_backend B, std::size_t N>
+void products(B const& backend, std::type_identity_t<matrix_view<float const>> X,
+              std::array<weight_view const*, N> const& weights, std::array<matrix_view<float>, N> const& outputs) {
+  using weights_span = std::span<weight_view const* const>;
+  using outputs_span = std::span<matrix_view<float> const>;
+  if constexpr (requires { backend.products(X, weights_span(weights), outputs_span(outputs)); }) {
+    for (std::size_t i = 0; i < N; ++i) detail::check_product(X, *weights[i], outputs[i]);
+    if (X.extent(0) > 0) backend.products(X, weights_span(weights), outputs_span(outputs));
+  } else {
+    for (std::size_t i = 0; i < N; ++i) product(backend, X, *weights[i], outputs[i]);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <slimtrim/model/elementwise.hpp>
 #include <slimtrim/model/workspace.hpp>
 
+#include <array>
 #include <type_traits>
 
 namespace slimtrim {
@@ -20,8 +21,7 @@ void swiglu(B const& backend, std::type_identity_t<matrix_view<float const>> X, 
   index_t const n = X.extent(0), width = weights.width();
   auto const G = work.gate.shape(n, width);
   auto const U = work.up.shape(n, width);
-  product(backend, X, weights.gate.view, G);
-  product(backend, X, weights.up.view, U);
+  products(backend, X, std::array{&weights.gate.view, &weights.up.view}, std::array{G, U});
   silu_multiply(backend, G, U);
   on_hidden(as_const(G));
   product(backend, G, weights.down.view, Y);

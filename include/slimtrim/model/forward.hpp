@@ -21,6 +21,7 @@
 #include <slimtrim/model/workspace.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -31,7 +32,8 @@ namespace slimtrim {
 inline namespace v0 {
 
 /// Consecutive rows of X that belong to one text. Without a cache the rows see each other only, and `first_position`
-/// gives their rotary positions; with a cache they come after the `first_position` tokens that it holds.
+/// gives their rotary positions; with a cache they come after the `first_position` tokens that it holds, and see those as
+/// it stores them (rows at position 0 see each other unrounded).
 struct token_sequence {
   index_t rows = 0;
   index_t first_position = 0;
@@ -116,9 +118,7 @@ void forward_attention(B const& backend, model_config const& config, decoder_lay
     auto const Z = work.context.shape(tokens, w.query.rows());
     rms_norm(backend, X, w.norm, config.rms_epsilon, N);
     SLIMTRIM_NOTIFY(observer, attention_input, layer, as_const(N));
-    product(backend, N, w.query.view, Q);
-    product(backend, N, w.key.view, K);
-    product(backend, N, w.value.view, V);
+    products(backend, N, std::array{&w.query.view, &w.key.view, &w.value.view}, std::array{Q, K, V});
     work.positions.clear();
     for (token_sequence const& each : sequences)
       for (index_t i = 0; i < each.rows; ++i) work.positions.push_back(each.first_position + i);
@@ -131,10 +131,10 @@ void forward_attention(B const& backend, model_config const& config, decoder_lay
       auto const q = as_const(rows(Q, first, each.rows));
       auto const z = rows(Z, first, each.rows);
       if (each.cache != nullptr) {
-        detail::copy_rows(k, each.cache->keys(layer, each.first_position, each.rows));
-        detail::copy_rows(v, each.cache->values(layer, each.first_position, each.rows));
-        index_t const seen = each.first_position + each.rows;
-        causal_attention(backend, shape, q, each.cache->keys(layer, 0, seen), each.cache->values(layer, 0, seen),
+        each.cache->store(backend.run_on(), layer, each.first_position, k, v);
+      }
+      if (each.cache != nullptr && each.first_position > 0) {
+        causal_attention(backend, shape, q, each.cache->view(layer, each.first_position + each.rows),
                          each.first_position, z);
       } else {
         causal_attention(backend, shape, q, k, v, 0, z);

@@ -29,7 +29,7 @@ struct generation {
 
 /// Continues every prompt (at least one token each) by up to `options.length` tokens; all running sequences take their
 /// step in one pass. Returns the new tokens of each. Caches take 8 bytes * layers * key_value_heads * head_dim per token
-/// and sequence. A greedy result does not depend on the executor; whether sequences are generated together or alone may
+/// and sequence (less as `cache` says). A greedy result does not depend on the executor; whether sequences are generated together or alone may
 /// change the last bits of logits. Throws `error` on an empty prompt or an id outside the vocabulary.
 template <host_backend B>
 [[nodiscard]] std::vector<std::vector<std::uint32_t>> generate(B const& backend, model const& m,
@@ -46,7 +46,7 @@ template <host_backend B>
   for (std::vector<std::uint32_t> const& prompt : prompts) {
     expects(!prompt.empty(), "generate", "prompt: expected at least one token");
     auto const count = static_cast<index_t>(prompt.size()), at = static_cast<index_t>(states.size());
-    states.push_back({kv_cache(m.config, count + options.length - 1)});
+    states.push_back({kv_cache(m.config, count + options.length - 1, options.cache)});
     tensor<float, 2> prefill(count, m.config.hidden);
     token_sequence const whole[1] = {{count, 0, &states.back().cache}};
     forward(backend, m, prompt, std::span<token_sequence const>(whole), prefill.view(), work);

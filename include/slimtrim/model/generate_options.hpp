@@ -2,6 +2,7 @@
 #pragma once
 
 #include <slimtrim/core/index.hpp>
+#include <slimtrim/model/kv_cache.hpp>  // kv_precision
 #include <slimtrim/model/sampler.hpp>
 
 #include <cstdint>
@@ -17,6 +18,8 @@ struct generate_options {
   sampler_options sampling{};
   /// A sequence ends after one of these.
   std::vector<std::uint32_t> stop_tokens{};
+  /// How keys and values of past tokens are kept.
+  kv_precision cache = kv_precision::floating;
   /// Sequence i draws from stream first_sequence + i of the seed.
   std::uint64_t first_sequence = 0;
 };

@@ -3,17 +3,21 @@
 
 #include <slimtrim/backend/eigen.hpp>
 #include <slimtrim/linalg/product.hpp>
+#include <slimtrim/simd/attention.hpp>
 #include <slimtrim/simd/dispatch.hpp>
 #include <slimtrim/simd/gemm.hpp>
 #include <slimtrim/simd/gemv.hpp>
 #include <slimtrim/simd/interleaved_weight.hpp>
 #include <slimtrim/simd/moe_layer.hpp>
 #include <slimtrim/simd/rows.hpp>
+#include <slimtrim/simd/rtn.hpp>
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace slimtrim {
 inline namespace v0 {
@@ -44,13 +48,28 @@ class simd_product_backend : public eigen_backend {
   /// kernels, prepared or not; anything else is expanded a few rows at a time.
   void product(matrix_view<float const> X, weight_view const& w, matrix_view<float> Y) const {
     if (X.extent(0) == 0 || Y.extent(1) == 0) return;
-    if (auto const* panels = simd::panels_of(w)) {
-      expects_equal(panels->lanes, kernels_->lanes, "simd_backend", "rows a panel of a weight prepared elsewhere");
-      return multiply({*panels, nullptr}, X, Y);
+    weight_view const* const one = &w;
+    products(X, std::span(&one, 1), std::span<matrix_view<float> const>(&Y, 1));
+  }
+
+  /// Several weights that take the same activations, which are made ready once.
+  void products(matrix_view<float const> X, std::span<weight_view const* const> weights,
+                std::span<matrix_view<float> const> outputs) const {
+    std::vector<simd::panel_product> panels;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      weight_view const& w = *weights[i];
+      if (auto const* ready = simd::panels_of(w)) {
+        expects_equal(ready->lanes, kernels_->lanes, "simd_backend", "rows a panel of a weight prepared elsewhere");
+        panels.push_back({{*ready, nullptr}, outputs[i]});
+      } else if (X.extent(0) <= few_tokens && stream_rows(X, w, outputs[i])) {
+        continue;
+      } else if (auto const plan = plan_when_exact(w)) {
+        panels.push_back({{*plan, &w}, outputs[i]});
+      } else {
+        slimtrim::product(static_cast<eigen_backend const&>(*this), X, w, outputs[i]);
+      }
     }
-    if (X.extent(0) <= few_tokens && stream_rows(X, w, Y)) return;
-    if (auto const plan = plan_when_exact(w)) return multiply({*plan, &w}, X, Y);
-    slimtrim::product(static_cast<eigen_backend const&>(*this), X, w, Y);
+    if (!panels.empty()) simd::multiply_panels(*kernels_, run_on(), panels, activations_, X, few_tokens);
   }
 
   /// The weight converted once into the layout of the kernels, in memory of this backend and its copies; the weight
@@ -65,14 +84,6 @@ class simd_product_backend : public eigen_backend {
       : eigen_backend(pieces_on != nullptr ? eigen_backend(*pieces_on) : eigen_backend()),
         kernels_(options.kernels != nullptr ? options.kernels : &compiled),
         activations_(options.activations), arena_(std::make_shared<simd::weight_arena>()) {}
-
-  void multiply(simd::panel_source const& source, matrix_view<float const> X, matrix_view<float> Y) const {
-    if (activations_ == activation_kind::int8 && source.plan.quantised())
-      return simd::gemv(*kernels_, run_on(), source, activations_, X, Y);
-    if (X.extent(0) <= few_tokens)
-      return simd::gemv(*kernels_, run_on(), source, activation_kind::floating, X, Y);
-    simd::gemm_exact(*kernels_, run_on(), source, X, Y);
-  }
 
   // Whether w is dense with contiguous rows, which few tokens meet in place.
   bool stream_rows(matrix_view<float const> X, weight_view const& w, matrix_view<float> Y) const {
@@ -112,6 +123,23 @@ class simd_backend : public simd_product_backend {
     requires(std::is_same_v<T, float> || std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>)
   void row_cosines(matrix_view<T const> X, matrix_view<T const> Y, vector_view<float> out) const {
     simd::row_cosines<simd_product_backend, T>(kernels(), *this, X, Y, out);
+  }
+
+  /// slimtrim::rtn, the same bytes, in one pass where simd/rtn.hpp covers the options.
+  template <class T>
+  [[nodiscard]] quantized_matrix rtn(matrix_view<T const> W, quantize_options const& options,
+                                     vector_view<float const> column_weights) const {
+    if (simd::covers_rtn<T>(W, options)) return simd::rtn<T>(kernels(), run_on(), W, options);
+    return slimtrim::rtn(static_cast<eigen_backend const&>(*this), W, options, column_weights);
+  }
+
+  /// causal_attention of model/attention.hpp for few queries over a cache (simd/attention.hpp); false for any other.
+  template <class Shape, class View>
+  bool attend_few(Shape const& shape, matrix_view<float const> Q, View const& kept, index_t first_position,
+                  matrix_view<float> Z) const {
+    if (!simd::covers_attention(shape, Q, kept, Z)) return false;
+    simd::attend_few(kernels(), run_on(), shape, Q, kept, first_position, Z);
+    return true;
   }
 
   /// The MoE layer of model/moe.hpp for few tokens and prepared experts in two sweeps over the weights

@@ -77,6 +77,57 @@ inline void gemm_exact(kernel_table const& kernels, executor* run_on, panel_sour
   });
 }
 
+/// Every Y = X Wᵀ with 8-bit activations for weights of codes that `X` suits; X: [T, in]. The bytes of a block of columns stay in registers while a tile of tokens passes.
+/// Bound at rounded_activations. Deterministic for any executor.
+inline void gemm_int8(kernel_table const& kernels, executor* run_on, std::span<panel_product const> products,
+                      rounded_activations const& X) {
+  constexpr index_t tiles_a_piece = 8, bytes_a_piece = 65536;
+  rounded_tiles const ready(X, run_on);
+  index_t const stretches = ceil_div(ready.tiles(), tiles_a_piece);
+  detail::joined_pieces pieces;
+  for (panel_product const& each : products)
+    pieces.add(ceil_div(each.source.plan.panels(), detail::panels_a_piece(each.source.plan, bytes_a_piece)) * stretches);
+  parallel_for(run_on, pieces.count(), [&](index_t piece) {
+    panel_product const& product = products[pieces.job_of(piece)];
+    panel_view const& plan = product.source.plan;
+    index_t const a_piece = detail::panels_a_piece(plan, bytes_a_piece);
+    index_t const first = piece / stretches * a_piece, count = std::min(a_piece, plan.panels() - first);
+    index_t const begin = piece % stretches * tiles_a_piece, end = std::min(begin + tiles_a_piece, ready.tiles());
+    buffer<std::byte> scratch(product.source.scratch_bytes(count));
+    panel_view const view = product.source.at(first, count, scratch);
+    for (index_t tile = begin; tile < end; ++tile) {
+      index_t const t = ready.first_token(tile);
+      kernels.int8(view, 0, count, ready.tile(tile), ready.first_token(tile + 1) - t,
+                   detail::output_of(product.Y, first * plan.lanes, t));
+    }
+  });
+}
+
+/// Every Y = X Wᵀ by the path that suits the number of tokens: up to `few_int8` of them, or as many as the kernels say where
+/// activations stay floats, weights are streamed past the tokens; beyond it tiles of tokens meet weights in registers.
+inline void multiply_panels(kernel_table const& kernels, executor* run_on, std::span<panel_product const> products,
+                            activation_kind kind, matrix_view<float const> X, index_t few_int8) {
+  auto const rounds = [&](panel_product const& each) {
+    return kind == activation_kind::int8 && each.source.plan.quantised();
+  };
+  bool const some_rounded = std::any_of(products.begin(), products.end(), rounds);
+  if (X.extent(0) <= (some_rounded ? few_int8 : kernels.streamed_tokens))
+    return gemv(kernels, run_on, products, kind, X);
+  // Products that share rounded activations, a run of them at a time.
+  for (std::size_t i = 0; i < products.size();) {
+    if (!rounds(products[i])) {
+      gemm_exact(kernels, run_on, products[i].source, X, products[i].Y);
+      ++i;
+      continue;
+    }
+    rounded_activations const rounded(kernels, X, products[i].source.plan, run_on);
+    std::size_t end = i + 1;
+    while (end < products.size() && rounds(products[end]) && rounded.suit(kernels, products[end].source.plan)) ++end;
+    gemm_int8(kernels, run_on, products.subspan(i, end - i), rounded);
+    i = end;
+  }
+}
+
 }  // namespace simd
 }  // namespace v0
 }  // namespace slimtrim

@@ -7,6 +7,8 @@
 #include <slimtrim/simd/kernel_table.hpp>
 
 #include <algorithm>
+#include <span>
+#include <vector>
 
 namespace slimtrim {
 inline namespace v0 {
@@ -40,32 +42,74 @@ namespace detail {
           Y.extent(1) - first_row};
 }
 
-/// Panels in a piece: about 64 KiB of weights, an even number. Depends on the weight alone.
-[[nodiscard]] inline index_t panels_a_piece(panel_view const& plan) {
-  constexpr index_t piece_bytes = 65536;
-  return round_up(std::max<index_t>(piece_bytes / std::max<index_t>(plan.panel_bytes, 1), 1), 2);
+/// Panels in a piece: about `bytes` of weights and whole vectors of rows. Depends on the weight alone.
+[[nodiscard]] inline index_t panels_a_piece(panel_view const& plan, index_t bytes) {
+  index_t const panels = std::max<index_t>(bytes / std::max<index_t>(plan.panel_bytes, 1), 1);
+  return round_up(panels, std::max<index_t>(block_columns / plan.lanes, 2));
 }
+
+/// The pieces of several jobs in a row.
+class joined_pieces {
+ public:
+  void add(index_t count) { first_.push_back(first_.back() + count); }
+  [[nodiscard]] index_t count() const { return first_.back(); }
+  /// The job that `piece` belongs to; `piece` becomes its number within the job.
+  [[nodiscard]] std::size_t job_of(index_t& piece) const {
+    auto const job = std::upper_bound(first_.begin(), first_.end(), piece) - first_.begin() - 1;
+    piece -= first_[static_cast<std::size_t>(job)];
+    return static_cast<std::size_t>(job);
+  }
+
+ private:
+  std::vector<index_t> first_{0};
+};
 
 }  // namespace detail
 
-/// Y = X Wᵀ with panels streamed past the tokens. X: [T, in], Y: [T, out].
+/// One of several products with the same activations: Y = X Wᵀ.
+struct panel_product {
+  panel_source source{};
+  matrix_view<float> Y{};
+};
+
+/// Every Y = X Wᵀ with panels streamed past the tokens. X: [T, in], Y: [T, out].
 ///
 /// Float activations: sums in float within a group of columns, groups added in order; zero points are taken off once a
 /// group. 8-bit activations (`kind`, codes only): bound at rounded_activations. Deterministic for any executor.
-inline void gemv(kernel_table const& kernels, executor* run_on, panel_source const& source, activation_kind kind,
-                 matrix_view<float const> X, matrix_view<float> Y) {
-  ready_activations const ready(X, source.plan, kind, run_on);
-  index_t const a_piece = detail::panels_a_piece(source.plan), panels = source.plan.panels();
-  // A stretch of tokens stays in the second-level cache while the panels of a piece meet it.
-  constexpr index_t tokens_a_piece = 4 * int8_tokens;
-  index_t const stretches = ceil_div(X.extent(0), tokens_a_piece);
-  parallel_for(run_on, ceil_div(panels, a_piece) * stretches, [&](index_t piece) {
-    index_t const first = piece / stretches * a_piece, count = std::min(a_piece, panels - first);
-    index_t const begin = piece % stretches * tokens_a_piece, end = std::min(begin + tokens_a_piece, X.extent(0));
+inline void gemv(kernel_table const& kernels, executor* run_on, std::span<panel_product const> products,
+                 activation_kind kind, matrix_view<float const> X) {
+  // A stretch of tokens stays in the second-level cache while the panels of a piece meet it. Panels that must be made
+  // first are made for four times as many.
+  constexpr index_t bytes_a_piece = 32768;
+  auto const tokens_a_piece = [](panel_source const& source) { return index_t{source.raw != nullptr ? 512 : 128}; };
+  auto const stretches_of = [&](panel_source const& source) { return ceil_div(X.extent(0), tokens_a_piece(source)); };
+  shared_activations activations(kernels, X, kind, run_on);
+  std::vector<ready_activations const*> ready;
+  detail::joined_pieces pieces;
+  for (panel_product const& each : products) {
+    panel_view const& plan = each.source.plan;
+    ready.push_back(&activations.ready_for(plan));
+    pieces.add(ceil_div(plan.panels(), detail::panels_a_piece(plan, bytes_a_piece)) * stretches_of(each.source));
+  }
+  parallel_for(run_on, pieces.count(), [&](index_t piece) {
+    std::size_t const job = pieces.job_of(piece);
+    panel_source const& source = products[job].source;
+    index_t const a_piece = detail::panels_a_piece(source.plan, bytes_a_piece), stretches = stretches_of(source);
+    index_t const first = piece / stretches * a_piece, count = std::min(a_piece, source.plan.panels() - first);
+    index_t const begin = piece % stretches * tokens_a_piece(source);
+    index_t const end = std::min(begin + tokens_a_piece(source), X.extent(0));
     buffer<std::byte> scratch(source.scratch_bytes(count));
     panel_view const view = source.at(first, count, scratch);
-    ready.multiply(kernels, view, count, begin, nullptr, end - begin, detail::output_of(Y, first * view.lanes, begin));
+    ready[job]->multiply(view, count, begin, nullptr, end - begin,
+                         detail::output_of(products[job].Y, first * view.lanes, begin));
   });
+}
+
+/// The same for one weight.
+inline void gemv(kernel_table const& kernels, executor* run_on, panel_source const& source, activation_kind kind,
+                 matrix_view<float const> X, matrix_view<float> Y) {
+  panel_product const one{source, Y};
+  gemv(kernels, run_on, std::span(&one, 1), kind, X);
 }
 
 /// Y = X Wᵀ for row-major weights with contiguous rows, read in place. T is a bfloat16, float16 or float.

@@ -1,7 +1,7 @@
-// A weight in the layout that the kernels read: rows interleaved by the width of a vector, scales beside the codes they
+// A weight in the layout that the kernels read: rows interleaved by the width of a vector, scales before the codes they
 // belong to, every panel of rows one contiguous stretch.
 //
-// The conversion only moves 32-bit words: row r's word w goes to lane r. Codes of 2, 3, 5, 6 and 7 bits are stored as
+// The conversion only moves 32-bit words: row r's word w goes to lane r. Scales take 16 bits where that keeps them. Codes of 2, 3, 5, 6 and 7 bits are stored as
 // 4 or 8, which changes no value. Weights that do not fit (groups that are not whole blocks of 32 columns, columns in
 // activation order, non-finite float16) are left to the generic product.
 #pragma once
@@ -111,12 +111,42 @@ void write_row_words(masked_view<T> const& w, panel_view const& plan, index_t r,
                         to);
 }
 
-inline void write_head(quantized_view<> const& w, panel_view const& plan, index_t r, index_t group, float* to) {
-  to[0] = w.scales(r / w.block_rows, group);
-  if (plan.has_zeros) to[plan.lanes] = static_cast<float>(w.zeros(r / w.block_rows, group));
+inline void write_scale(scale_kind kind, float value, index_t at, std::byte* head) {
+  switch (kind) {
+    case scale_kind::floats: reinterpret_cast<float*>(head)[at] = value; return;
+    case scale_kind::bfloat16s: reinterpret_cast<bfloat16*>(head)[at] = bfloat16(value); return;
+    case scale_kind::float16s: reinterpret_cast<float16*>(head)[at] = float16(value); return;
+  }
+}
+[[nodiscard]] inline float read_scale(scale_kind kind, std::byte const* head, index_t at) {
+  switch (kind) {
+    case scale_kind::floats: return reinterpret_cast<float const*>(head)[at];
+    case scale_kind::bfloat16s: return static_cast<float>(reinterpret_cast<bfloat16 const*>(head)[at]);
+    case scale_kind::float16s: return static_cast<float>(reinterpret_cast<float16 const*>(head)[at]);
+  }
+  return 0;
+}
+
+inline void write_head(quantized_view<> const& w, panel_view const& plan, index_t r, index_t lane, index_t group,
+                       std::byte* head) {
+  write_scale(plan.scales, w.scales(r / w.block_rows, group), lane, head);
+  if (plan.has_zeros)
+    write_scale(plan.scales, static_cast<float>(w.zeros(r / w.block_rows, group)), plan.lanes + lane, head);
 }
 template <class W>
-void write_head(W const&, panel_view const&, index_t, index_t, float*) {}
+void write_head(W const&, panel_view const&, index_t, index_t, index_t, std::byte*) {}
+
+// The smallest storage that keeps every scale; zero points, at most 255, fit all of them.
+[[nodiscard]] inline scale_kind kind_of_scales(quantized_view<> const& w) {
+  bool brain = true, half = true;
+  for (index_t i = 0; i < w.scales.extent(0); ++i)
+    for (index_t g = 0; g < w.scales.extent(1); ++g) {
+      float const scale = w.scales(i, g);
+      brain = brain && bits_as<std::uint32_t>(static_cast<float>(bfloat16(scale))) == bits_as<std::uint32_t>(scale);
+      half = half && bits_as<std::uint32_t>(static_cast<float>(float16(scale))) == bits_as<std::uint32_t>(scale);
+    }
+  return brain ? scale_kind::bfloat16s : half ? scale_kind::float16s : scale_kind::floats;
+}
 
 template <class T>
 [[nodiscard]] bool all_finite(matrix_view<T const> const& w) {
@@ -143,17 +173,14 @@ inline void write_panel(weight_view const& w, panel_view const& plan, index_t pa
           std::memset(out, 0, static_cast<std::size_t>(plan.panel_bytes));
           index_t const first_row = panel * plan.lanes;
           for (index_t lane = 0; lane < std::min(plan.lanes, plan.rows - first_row); ++lane) {
-            std::byte* at = out;
             for (index_t group = 0; group < plan.groups(); ++group) {
               if (plan.quantised())
-                detail::write_head(view, plan, first_row + lane, group, reinterpret_cast<float*>(at) + lane);
-              at += plan.head_bytes();
-              index_t const first = group * plan.group_blocks * block_columns;
-              index_t const blocks = std::min(plan.group_blocks, plan.blocks - group * plan.group_blocks);
-              index_t const columns = std::min(blocks * block_columns, plan.columns - first);
-              detail::write_row_words(view, plan, first_row + lane, first, columns,
-                                      reinterpret_cast<std::uint32_t*>(at) + lane);
-              at += blocks * plan.block_bytes();
+                detail::write_head(view, plan, first_row + lane, lane, group, out + plan.head_at(group));
+              index_t const first = group * plan.group_blocks;
+              index_t const blocks = std::min(plan.group_blocks, plan.blocks - first);
+              index_t const columns = std::min(blocks * block_columns, plan.columns - first * block_columns);
+              detail::write_row_words(view, plan, first_row + lane, first * block_columns, columns,
+                                      reinterpret_cast<std::uint32_t*>(out + plan.words_at(first)) + lane);
             }
           }
         }
@@ -170,17 +197,15 @@ struct interleaved_weight {
 /// Row r as floats, bit for bit what expand_rows gives for the weight that was interleaved. out: [columns].
 inline void expand_row(panel_view const& view, index_t r, float* out) {
   index_t const lane = r % view.lanes, bits = bits_of(view.kind), a_word = 32 / bits;
-  std::byte const* at = view.data + r / view.lanes * view.panel_bytes;
+  std::byte const* const panel = view.data + r / view.lanes * view.panel_bytes;
   for (index_t block = 0; block < view.blocks; ++block) {
     float scale = 1, zero = 0;
-    std::byte const* const head = at - (block % view.group_blocks == 0 ? 0 : view.head_bytes()) -
-                                  block % view.group_blocks * view.block_bytes();
-    if (block % view.group_blocks == 0) at += view.head_bytes();
     if (view.quantised()) {
-      scale = reinterpret_cast<float const*>(head)[lane];
-      zero = view.has_zeros ? reinterpret_cast<float const*>(head)[view.lanes + lane] : view.middle;
+      std::byte const* const head = panel + view.head_at(block / view.group_blocks);
+      scale = detail::read_scale(view.scales, head, lane);
+      zero = view.has_zeros ? detail::read_scale(view.scales, head, view.lanes + lane) : view.middle;
     }
-    auto const* const words = reinterpret_cast<std::uint32_t const*>(at);
+    auto const* const words = reinterpret_cast<std::uint32_t const*>(panel + view.words_at(block));
     index_t const count = std::min(block_columns, view.columns - block * block_columns);
     for (index_t c = 0; c < count; ++c) {
       std::uint32_t const word = words[c / a_word * view.lanes + lane];
@@ -199,7 +224,6 @@ inline void expand_row(panel_view const& view, index_t r, float* out) {
       }
       out[block * block_columns + c] = value;
     }
-    at += view.block_bytes();
   }
 }
 
@@ -214,6 +238,10 @@ inline void expand_row(panel_view const& view, index_t r, float* out) {
   if (auto const* half = std::get_if<masked_view<float16>>(&w);
       half && !detail::all_finite(matrix_view<float16 const>(half->values)))
     return std::nullopt;
+  if (auto const* codes = std::get_if<quantized_view<>>(&w)) {
+    plan->scales = detail::kind_of_scales(*codes);
+    plan->panel_bytes = plan->size_of_panel();
+  }
   auto memory = arena.allocate(plan->panels() * plan->panel_bytes);
   std::byte* const data = memory.get();
   constexpr index_t panels_a_piece = 8;

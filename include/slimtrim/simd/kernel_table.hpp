@@ -30,14 +30,19 @@ enum class element_kind : std::uint8_t { codes4 = 4, codes8 = 8, bfloat16_pairs 
   return kind == element_kind::float16_pairs ? 16 : static_cast<index_t>(kind);
 }
 
+/// How the scales and zero points of a panel are stored: as few bits as keep their values.
+enum class scale_kind : std::uint8_t { floats, bfloat16s, float16s };
+
 /// A weight W: [rows, columns] cut into panels of `lanes` rows, each panel one contiguous stretch of memory.
 ///
-/// Within a panel, groups of columns follow one another; a group is `lanes` scales (float, quantised kinds only), then
-/// `lanes` zero points (float, only with `has_zeros`), then its words: word w of every row of the panel side by side.
-/// A row's words are those of quantized_view (codes, least significant first) or the elements as stored. Rows and
-/// columns beyond the matrix are zero words (and zero scales).
+/// A group of columns has a head (quantised kinds only): `lanes` scales, then, with `has_zeros`, `lanes` zero points. As many
+/// heads as fill 64 bytes lie before the words of their groups, so that a panel is read from front to back and its words
+/// begin at multiples of 64 bytes. Word w of every row of the panel lie side by side. A row's words are those of
+/// quantized_view (codes, least significant first) or the elements as stored. Rows and columns beyond the matrix are zero
+/// words (and zero scales).
 struct panel_view {
   element_kind kind = element_kind::codes4;
+  scale_kind scales = scale_kind::floats;
   bool has_zeros = false;
   float middle = 8;          // the zero point where there are none
   index_t rows = 0;
@@ -52,8 +57,26 @@ struct panel_view {
   [[nodiscard]] constexpr index_t panels() const { return ceil_div(rows, lanes); }
   [[nodiscard]] constexpr index_t groups() const { return ceil_div(blocks, group_blocks); }
   [[nodiscard]] constexpr index_t block_bytes() const { return bits_of(kind) * 4 * lanes; }
-  [[nodiscard]] constexpr index_t head_bytes() const { return quantised() ? (has_zeros ? 8 : 4) * lanes : 0; }
-  [[nodiscard]] constexpr index_t size_of_panel() const { return groups() * head_bytes() + blocks * block_bytes(); }
+  [[nodiscard]] constexpr index_t scale_bytes() const { return scales == scale_kind::floats ? 4 : 2; }
+  [[nodiscard]] constexpr index_t head_bytes() const {
+    return quantised() ? (has_zeros ? 2 : 1) * scale_bytes() * lanes : 0;
+  }
+  /// Groups whose heads lie together, and the bytes of those.
+  [[nodiscard]] constexpr index_t groups_a_stretch() const {
+    return head_bytes() > 0 && head_bytes() < 64 ? 64 / head_bytes() : 1;
+  }
+  [[nodiscard]] constexpr index_t stretch_head_bytes() const { return groups_a_stretch() * head_bytes(); }
+  /// Where the head of a group and the words of a block lie in a panel.
+  [[nodiscard]] constexpr index_t head_at(index_t group) const {
+    index_t const stretch = group / groups_a_stretch(), blocks_before = stretch * groups_a_stretch() * group_blocks;
+    return stretch * stretch_head_bytes() + blocks_before * block_bytes() + group % groups_a_stretch() * head_bytes();
+  }
+  [[nodiscard]] constexpr index_t words_at(index_t block) const {
+    return (block / group_blocks / groups_a_stretch() + 1) * stretch_head_bytes() + block * block_bytes();
+  }
+  [[nodiscard]] constexpr index_t size_of_panel() const {
+    return ceil_div(groups(), groups_a_stretch()) * stretch_head_bytes() + blocks * block_bytes();
+  }
 };
 
 /// Float activations of some tokens, padded with zeros to whole blocks. For the `exact_few` kernels on codes, the element
@@ -68,12 +91,14 @@ struct float_activations {
 };
 
 /// 8-bit activations: value = scale * code, code in -127 .. 127, one scale for 32 columns. For 4-bit weights the codes of
-/// 8 columns lie in the order 0 2 4 6 1 3 5 7.
+/// 8 columns lie in the order 0 2 4 6 1 3 5 7. What belongs to block b of token t is number
+/// row(t) * token_stride + b * block_stride, so that tokens may follow blocks or blocks tokens.
 struct int8_activations {
-  std::int8_t const* codes = nullptr;  // [tokens, blocks * 32]
-  float const* scales = nullptr;       // [tokens, blocks]
-  float const* sums = nullptr;         // [tokens, blocks], of the codes
-  index_t blocks = 0;
+  std::int8_t const* codes = nullptr;    // 32 a block
+  float const* scales = nullptr;         // one a block
+  std::int32_t const* starts = nullptr;  // minus the sum of the codes, times the zero point where all weights have one
+  index_t token_stride = 0;
+  index_t block_stride = 1;
   std::int32_t const* tokens = nullptr;  // rows to take, in order; none: the first ones
   [[nodiscard]] constexpr index_t row(index_t t) const { return tokens != nullptr ? tokens[t] : t; }
 };
@@ -84,6 +109,23 @@ struct output_rows {
   index_t token_stride = 0;
   index_t row_stride = 1;
   index_t rows = 0;
+};
+
+/// Positions whose keys lie side by side.
+inline constexpr index_t key_positions = 16;
+
+/// Keys and values of one head: element d of position j at keys[j / 16 * key_stride + d * 16 + j % 16] and
+/// values[j * value_stride + d], float, float16 or, with scales, 8 bits. The positions that a last block of 16 lacks must be
+/// readable.
+struct key_value_head {
+  index_t bits = 32;
+  index_t rows = 0;
+  index_t dim = 0;  // a multiple of 16
+  void const* keys = nullptr;
+  void const* values = nullptr;
+  float const* key_scales = nullptr;    // of position j at j / 16 * key_scale_stride + j % 16
+  float const* value_scales = nullptr;  // of position j at j * value_scale_stride
+  index_t key_stride = 0, value_stride = 0, key_scale_stride = 0, value_scale_stride = 0;
 };
 
 /// Kernels compiled for one instruction set. All are single-threaded, allocate nothing, and are deterministic.
@@ -108,8 +150,25 @@ struct kernel_table {
                     index_t tokens, output_rows);
   // sums = {sum x y, sum x x, sum y y} of two rows of floats, bfloat16 or float16.
   void (*cosine_sums)(element_kind, void const* x, void const* y, index_t columns, double* sums);
+  // Rounds a row of `columns` floats to 8 bits as int8_activations describes: 32 codes, a scale and the sum of the codes
+  // for each block, columns beyond the last counting as zeros. Returns the first block that is not finite, or -1.
+  index_t (*round_row)(float const* x, index_t columns, element_kind weights, std::int8_t* codes, float* scales,
+                       std::int32_t* sums);
+  // z[i] = sum_j softmax_j(scale q[i] . key_j) value_j for `queries` rows of dim floats that share one head.
+  // scores: [at most 4 queries, rows rounded up to 16], scratch.
+  void (*attend)(key_value_head const&, float const* q, index_t q_stride, index_t queries, float scale, float* scores,
+                 float* z, index_t z_stride);
+  // The largest |w| of every `group` columns of a row of floats, bfloat16 or float16, as the bits of a float (not finite: at
+  // least 0x7f800000), and the row's symmetric 4-bit codes over given scales. Columns and groups are multiples of 32.
+  void (*group_magnitudes)(element_kind, void const* row, index_t columns, index_t group, std::uint32_t* largest);
+  void (*encode4)(element_kind, void const* row, index_t columns, index_t group, float const* scales,
+                  std::uint32_t* words);
   // Places of two vectors of columns: first all even, then all odd ones. Its period is 2 * float lanes.
   index_t pair_period;
+  // What `int8` takes off 8-bit codes before it multiplies them.
+  std::int32_t byte_offset;
+  // Up to how many tokens `exact_few` is at least as fast as `expand` and `multiply_tile`.
+  index_t streamed_tokens;
 };
 
 }  // namespace simd

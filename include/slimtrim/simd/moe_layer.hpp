@@ -1,5 +1,6 @@
 // The mixture-of-experts layer for few tokens in two sweeps over the weights: gate, up and SiLU of every expert that was
-// chosen, then down and the weighted sum. No token is copied for an expert; kernels take rows by index.
+// chosen, with 8-bit activations rounded on the spot, then down and the weighted sum. No token is copied for an expert;
+// kernels take rows by index.
 //
 // It stands in for moe_layer of model/moe.hpp, which calls a backend's member of that name. Everything it does not
 // cover (many tokens, weights that were not prepared, factors on the input) goes back to the generic layer.
@@ -22,7 +23,8 @@ namespace simd {
 
 namespace detail {
 
-inline constexpr index_t moe_piece_panels = 16;
+// Bytes of one weight's panels in a piece; a piece meets two weights, or one of every expert.
+inline constexpr index_t moe_piece_bytes = 32768;
 
 /// One expert at work: its panels, the tokens that chose it with their factors, and where its hidden rows are kept.
 struct active_expert {
@@ -34,6 +36,7 @@ struct active_expert {
   std::vector<float> factors;
   index_t count = 0;
   index_t first_hidden = 0;               // in floats, of the [count, width] matrix of this expert
+  index_t panels_a_piece = 0;             // of gate and up
   ready_activations const* for_gate = nullptr;
   ready_activations const* for_up = nullptr;
   std::unique_ptr<ready_activations> hidden;
@@ -52,23 +55,9 @@ void take_panels(Swiglu const& expert, active_expert& active) {
   active.down = panels_of(expert.down.view);
 }
 
-// Activations that suit `plan`, made at the first call for it.
-[[nodiscard]] inline ready_activations const* ready_for(panel_view const& plan, matrix_view<float const> X,
-                                                        activation_kind kind,
-                                                        std::vector<std::unique_ptr<ready_activations>>& all) {
-  for (auto const& each : all)
-    if (each->suit(plan)) return each.get();
-  all.push_back(std::make_unique<ready_activations>(X, plan, kind));
-  return all.back().get();
-}
-
-// Pieces of all experts in a row: `first[e]` is the first piece of expert e.
-template <class PanelsOf>
-[[nodiscard]] std::vector<index_t> pieces_before(std::vector<active_expert> const& experts, PanelsOf&& panels_of_expert) {
-  std::vector<index_t> first{0};
-  for (auto const& expert : experts)
-    first.push_back(first.back() + ceil_div(panels_of_expert(expert), moe_piece_panels));
-  return first;
+[[nodiscard]] inline bool all_rounded(std::vector<active_expert> const& experts) {
+  return std::all_of(experts.begin(), experts.end(),
+                     [](active_expert const& each) { return each.novice != nullptr || each.hidden != nullptr; });
 }
 
 [[nodiscard]] inline panel_view panels_from(panel_view const& view, index_t first) {
@@ -100,8 +89,8 @@ template <class Weights>
 
 /// Y = shared(X) + sum over experts e of w_e(x) E_e(x), E(x) = down (silu(gate x) * up x), experts added in ascending
 /// order. X: [T, hidden], Y: [T, hidden] (overwritten, contiguous rows). indices, factors: [T, top_k] as `route` gives
-/// them. Work is cut into (expert, 16 panels) for gate and up, and into 16 panels of all experts for down, so results
-/// are the same for any executor. Extents are those of the layer that read the weights. `within_piece` is a backend
+/// them. Work is cut into rows of one expert for gate and up, and into rows of all experts for down, by the size of the
+/// weights alone, so results are the same for any executor. Extents are those of the layer that read the weights. `within_piece` is a backend
 /// without an executor, on which silu_multiply of model/elementwise.hpp (found by its arguments) works inside a piece.
 template <class Backend, class Weights>
 void fused_experts(kernel_table const& kernels, executor* run_on, activation_kind kind, Backend const& within_piece,
@@ -109,13 +98,21 @@ void fused_experts(kernel_table const& kernels, executor* run_on, activation_kin
                    matrix_view<float const> X, matrix_view<float> Y) {
   using detail::active_expert;
   std::vector<active_expert> active;
-  std::vector<std::unique_ptr<ready_activations>> inputs;
+  shared_activations inputs(kernels, X, kind);
   index_t const tokens = X.extent(0), lanes = kernels.lanes;
-  index_t hidden_floats = 0;
+  index_t hidden_floats = 0, panels_of_down = round_up(index_t{1}, std::max<index_t>(block_columns / lanes, 2));
+  detail::joined_pieces pieces;
   auto admit = [&](active_expert expert) {
-    if (expert.novice == nullptr) {
-      expert.for_gate = detail::ready_for(*expert.gate, X, kind, inputs);
-      expert.for_up = detail::ready_for(*expert.up, X, kind, inputs);
+    if (expert.novice != nullptr) {
+      pieces.add(0);
+    } else {
+      expert.for_gate = &inputs.ready_for(*expert.gate);
+      expert.for_up = &inputs.ready_for(*expert.up);
+      if (kind == activation_kind::int8 && expert.down->quantised())
+        expert.hidden = std::make_unique<ready_activations>(kernels, expert.count, *expert.down);
+      expert.panels_a_piece = detail::panels_a_piece(*expert.gate, detail::moe_piece_bytes);
+      panels_of_down = std::max(panels_of_down, detail::panels_a_piece(*expert.down, detail::moe_piece_bytes));
+      pieces.add(ceil_div(expert.gate->panels(), expert.panels_a_piece));
       expert.first_hidden = hidden_floats;
       hidden_floats += round_up(expert.count * expert.gate->rows, 16);
     }
@@ -148,37 +145,37 @@ void fused_experts(kernel_table const& kernels, executor* run_on, activation_kin
   auto hidden_of = [&](active_expert const& expert) {
     return matrix_view<float>(hidden.data() + expert.first_hidden, expert.count, expert.gate->rows);
   };
-  auto const pieces = detail::pieces_before(
-      active, [](active_expert const& expert) { return expert.novice != nullptr ? index_t{0} : expert.gate->panels(); });
-  parallel_for(run_on, pieces.back(), [&](index_t piece) {
-    auto const e = static_cast<std::size_t>(std::upper_bound(pieces.begin(), pieces.end(), piece) - pieces.begin() - 1);
-    active_expert const& expert = active[e];
-    index_t const first = (piece - pieces[e]) * detail::moe_piece_panels;
-    index_t const count = std::min(detail::moe_piece_panels, expert.gate->panels() - first);
+  parallel_for(run_on, pieces.count(), [&](index_t piece) {
+    active_expert& expert = active[pieces.job_of(piece)];
+    index_t const first = piece * expert.panels_a_piece;
+    index_t const count = std::min(expert.panels_a_piece, expert.gate->panels() - first);
     index_t const row = first * lanes, rows = std::min(count * lanes, expert.gate->rows - row);
     matrix_view<float> const H = hidden_of(expert);
     buffer<float> up(expert.count * rows);
-    expert.for_gate->multiply(kernels, detail::panels_from(*expert.gate, first), count, 0, expert.tokens, expert.count,
+    expert.for_gate->multiply(detail::panels_from(*expert.gate, first), count, 0, expert.tokens, expert.count,
                               detail::output_of(H, row, 0));
-    expert.for_up->multiply(kernels, detail::panels_from(*expert.up, first), count, 0, expert.tokens, expert.count,
+    expert.for_up->multiply(detail::panels_from(*expert.up, first), count, 0, expert.tokens, expert.count,
                             {up.data(), rows, 1, rows});
     silu_multiply(within_piece, columns(H, row, rows), matrix_view<float const>(up.data(), expert.count, rows));
+    // Pieces begin at whole blocks of columns of what comes next.
+    if (expert.hidden)
+      for (index_t t = 0; t < expert.count; ++t) expert.hidden->round(t, row, &H(t, row), rows);
   });
+  if (kind == activation_kind::floating || !detail::all_rounded(active))
+    parallel_for(run_on, static_cast<index_t>(active.size()), [&](index_t e) {
+      active_expert& expert = active[static_cast<std::size_t>(e)];
+      if (expert.novice == nullptr && !expert.hidden)
+        expert.hidden = std::make_unique<ready_activations>(kernels, as_const(hidden_of(expert)), *expert.down, kind);
+    });
 
-  parallel_for(run_on, static_cast<index_t>(active.size()), [&](index_t e) {
-    active_expert& expert = active[static_cast<std::size_t>(e)];
-    if (expert.novice == nullptr)
-      expert.hidden = std::make_unique<ready_activations>(as_const(hidden_of(expert)), *expert.down, kind);
-  });
-
-  index_t const width = Y.extent(1), rows_a_piece = detail::moe_piece_panels * lanes;
+  index_t const width = Y.extent(1), rows_a_piece = panels_of_down * lanes;
   parallel_for(run_on, ceil_div(width, rows_a_piece), [&](index_t piece) {
     index_t const row = piece * rows_a_piece, rows = std::min(rows_a_piece, width - row);
     for (index_t t = 0; t < tokens; ++t) std::fill_n(&Y(t, row), rows, 0.0F);
     buffer<float> out(tokens * rows);
     for (active_expert const& expert : active) {
       if (expert.novice == nullptr)
-        expert.hidden->multiply(kernels, detail::panels_from(*expert.down, row / lanes), ceil_div(rows, lanes), 0, nullptr,
+        expert.hidden->multiply(detail::panels_from(*expert.down, row / lanes), ceil_div(rows, lanes), 0, nullptr,
                                 expert.count, {out.data(), rows, 1, rows});
       for (index_t t = 0; t < expert.count; ++t) {
         float* const y = &Y(expert.tokens != nullptr ? expert.tokens[t] : t, row);

@@ -1,7 +1,7 @@
 // The panel height of 512-bit vectors, built from vectors of 128 bits: what an AVX-512 machine would run, at a width
 // that every machine has.
 #if defined(__x86_64__) || defined(__i386__)
-#define HWY_BASELINE_TARGETS HWY_SSE4
+#define HWY_BASELINE_TARGETS HWY_SSSE3
 #endif
 #define SLIMTRIM_SIMD_PANEL_ROWS 16
 

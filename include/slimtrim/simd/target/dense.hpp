@@ -1,5 +1,5 @@
-// Row-major dense weights times a few tokens, straight from where they are mapped: rows are streamed, four at a time,
-// and each is summed across its lanes at the end.
+// Row-major dense weights times a few tokens, straight from where they are mapped: rows are streamed, and each is
+// summed across its lanes at the end.
 
 #if defined(SLIMTRIM_SIMD_TARGET_DENSE_TOGGLE) == defined(HWY_TARGET_TOGGLE)
 #ifdef SLIMTRIM_SIMD_TARGET_DENSE_TOGGLE
@@ -77,6 +77,7 @@ HWY_INLINE void dense_block(std::byte const* rows, index_t row_bytes, index_t co
   }
   index_t k = 0;
   for (; k + step <= columns; k += step) {
+    if constexpr (Rows == 1) fetch_ahead(rows + k * element_bytes + bytes_ahead, static_cast<int>(step * element_bytes));
     row_vector first[std::size_t{Rows}], second[std::size_t{Rows}];
     SLIMTRIM_UNROLL for (int r = 0; r < Rows; ++r)
         load_two<Kind>(rows + r * row_bytes + k * element_bytes, first[r], second[r]);
@@ -111,7 +112,8 @@ HWY_INLINE void dense_block(std::byte const* rows, index_t row_bytes, index_t co
 template <element_kind Kind, int Tokens>
 HWY_NOINLINE void dense_tokens(std::byte const* rows, index_t row_bytes, index_t columns, float_activations const& X,
                                output_rows out) {
-  constexpr int together = Tokens == 1 ? 4 : 2;
+  // One row at a time is one stream of memory where rows follow one another; two share what is read of the activations.
+  constexpr int together = Tokens == 1 ? 1 : 2;
   index_t r = 0;
   for (; r + together <= out.rows; r += together) {
     dense_block<Kind, together, Tokens>(rows + r * row_bytes, row_bytes, columns, X, out);

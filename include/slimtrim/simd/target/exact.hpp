@@ -86,13 +86,15 @@ HWY_INLINE void accumulate_place(words const (&x)[std::size_t{Panels}], float co
 template <element_kind Kind, int Tokens, int Panels>
 HWY_INLINE void exact_panels(panel_view const& view, index_t panel, index_t last, float_activations const& X,
                              output_rows out) {
-  constexpr int ways = Tokens <= 2 ? 2 : 1;
+  // Eight sums hide the latency of an addition, as far as a word has places to spread over.
+  constexpr int wanted = Tokens == 1 ? 8 : Tokens == 2 ? 2 : 1, ways = wanted < places<Kind> ? wanted : places<Kind>;
   constexpr bool codes = Kind == element_kind::codes4 || Kind == element_kind::codes8;
   constexpr int words_a_block = static_cast<int>(bits_of(Kind));
-  std::byte const* from[std::size_t{Panels}];
-  // Where the number of panels is odd, the last is read twice and its copy written nowhere.
-  for (int p = 0; p < Panels; ++p)
-    from[p] = view.data + (panel + p < last ? panel + p : last) * view.panel_bytes;
+  index_t const head_bytes = view.head_bytes(), groups_a_stretch = view.groups_a_stretch();
+  panel_walk walk[std::size_t{Panels}];
+  // Where the number of panels is not whole, the last is read again and its copy written nowhere.
+  SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p)
+      walk[p] = {view.data + (panel + p < last ? panel + p : last) * view.panel_bytes};
   float const* a[std::size_t{Tokens}];
   for (int t = 0; t < Tokens; ++t) a[t] = X.values + X.row(t) * X.stride;
   floats total[std::size_t{Panels}][std::size_t{Tokens}];
@@ -101,13 +103,10 @@ HWY_INLINE void exact_panels(panel_view const& view, index_t panel, index_t last
   }
   for (index_t first = 0, group = 0; first < view.blocks; first += view.group_blocks, ++group) {
     index_t const count = first + view.group_blocks < view.blocks ? view.group_blocks : view.blocks - first;
-    std::byte const* head[std::size_t{Panels}];
-    SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
-      head[p] = from[p];
-      from[p] += view.head_bytes();
-    }
     running_sums<Tokens, Panels, ways> sums;
     SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
+      walk[p].enter_group(head_bytes, groups_a_stretch);
+      if constexpr (codes && Panels == 1) fetch_ahead(walk[p].head + bytes_ahead, 64);
       SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) {
         SLIMTRIM_UNROLL for (int i = 0; i < ways; ++i) sums.at[p][t][i] = zero_floats();
       }
@@ -115,20 +114,23 @@ HWY_INLINE void exact_panels(panel_view const& view, index_t panel, index_t last
     for (index_t word = 0; word < count * words_a_block; ++word) {
       words x[std::size_t{Panels}];
       SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
-        x[p] = load(reinterpret_cast<std::uint32_t const*>(from[p]));
-        from[p] += 4 * lanes;
+        if constexpr (Panels == 1) fetch_ahead(walk[p].words + bytes_ahead, 4 * lanes);
+        x[p] = load(reinterpret_cast<std::uint32_t const*>(walk[p].words));
+        walk[p].words += 4 * lanes;
       }
       accumulate_place<Kind, Tokens, Panels, ways, 0>(x, a, sums, 0);
       SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) a[t] += places<Kind>;
     }
     SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
+      floats scale, zero;
+      if constexpr (codes) {
+        scale = load_head(view, walk[p].head);
+        zero = load_zeros(view, walk[p].head);
+      }
       SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) {
         floats sum = sums.at[p][t][0];
         SLIMTRIM_UNROLL for (int i = 1; i < ways; ++i) sum = add(sum, sums.at[p][t][i]);
         if constexpr (codes) {
-          floats const scale = load(reinterpret_cast<float const*>(head[p]));
-          floats const zero = view.has_zeros ? load(reinterpret_cast<float const*>(head[p]) + lanes)
-                                             : broadcast(view.middle);
           floats const all = broadcast(X.group_sums[X.row(t) * X.groups + group]);
           total[p][t] = multiply_add(scale, subtract(sum, multiply(zero, all)), total[p][t]);
         } else {
@@ -148,7 +150,8 @@ HWY_INLINE void exact_panels(panel_view const& view, index_t panel, index_t last
 template <element_kind Kind, int Tokens>
 HWY_NOINLINE void exact_tokens(panel_view const& view, index_t panel, index_t panels, float_activations const& X,
                                output_rows out) {
-  constexpr int together = 2;
+  // One panel at a time is one stream of memory; two share what is read of the activations.
+  constexpr int together = Tokens == 1 ? 1 : 2;
   for (index_t p = 0; p < panels; p += together) {
     exact_panels<Kind, Tokens, together>(view, panel + p, panel + panels - 1, X, out);
     out.data += together * lanes * out.row_stride;
@@ -156,11 +159,18 @@ HWY_NOINLINE void exact_tokens(panel_view const& view, index_t panel, index_t pa
   }
 }
 
+// Four tokens and two panels are eight independent sums, as many as the latency of an addition needs. With 32 registers
+// eight tokens share the conversion of a code, and a product runs at the rate of its multiply-adds.
+#if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3
+inline constexpr index_t exact_tokens_together = 8, exact_streamed_tokens = index_t{1} << 40;
+#else
+inline constexpr index_t exact_tokens_together = 4, exact_streamed_tokens = 16;
+#endif
+
 template <element_kind Kind>
 void exact_few_of(panel_view const& view, index_t panel, index_t panels, float_activations const& X, index_t tokens,
                   output_rows out) {
-  // Four tokens and two panels are eight independent sums, as many as the latency of an addition needs.
-  constexpr index_t most = 4;
+  constexpr index_t most = exact_tokens_together;
   for (index_t first = 0; first < tokens; first += most) {
     float_activations now = X;
     if (X.tokens != nullptr) {
@@ -171,7 +181,17 @@ void exact_few_of(panel_view const& view, index_t panel, index_t panels, float_a
     }
     output_rows to = out;
     to.data += first * out.token_stride;
-    switch (tokens - first < most ? tokens - first : most) {
+    index_t const count = tokens - first < most ? tokens - first : most;
+    if constexpr (most == 8) {
+      switch (count) {
+        case 5: exact_tokens<Kind, 5>(view, panel, panels, now, to); continue;
+        case 6: exact_tokens<Kind, 6>(view, panel, panels, now, to); continue;
+        case 7: exact_tokens<Kind, 7>(view, panel, panels, now, to); continue;
+        case 8: exact_tokens<Kind, 8>(view, panel, panels, now, to); continue;
+        default: break;
+      }
+    }
+    switch (count) {
       case 1: exact_tokens<Kind, 1>(view, panel, panels, now, to); break;
       case 2: exact_tokens<Kind, 2>(view, panel, panels, now, to); break;
       case 3: exact_tokens<Kind, 3>(view, panel, panels, now, to); break;

@@ -1,8 +1,6 @@
-// Panels of codes times 8-bit activations: integer dot products of 32 columns, then one multiply-add in float a block.
-//
-// On x86 a product of an unsigned and a signed byte is added to its neighbour in 16 bits. A 4-bit block fits: 8 sums of
-// two products of at most 15 * 127 stay below 2^15. An 8-bit code minus 128 is multiplied as magnitude times signed
-// activation, two products at most 2 * 128 * 127 < 2^15, and widened at once. With VNNI both add in 32 bits directly.
+// Panels of codes times 8-bit activations. A block of 32 columns is an integer dot product of what the codes are above
+// their zero point; it is multiplied by the activations' scale and added up in float within a group of columns, whose
+// sum meets the weights' scale.
 
 #if defined(SLIMTRIM_SIMD_TARGET_INT8_TOGGLE) == defined(HWY_TARGET_TOGGLE)
 #ifdef SLIMTRIM_SIMD_TARGET_INT8_TOGGLE
@@ -11,17 +9,7 @@
 #define SLIMTRIM_SIMD_TARGET_INT8_TOGGLE
 #endif
 
-#include <slimtrim/simd/target/lanes.hpp>
-
-#include <cstring>
-
-#undef SLIMTRIM_SIMD_X86_BYTES
-#if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
-#define SLIMTRIM_SIMD_X86_BYTES 1
-#include <immintrin.h>
-#else
-#define SLIMTRIM_SIMD_X86_BYTES 0
-#endif
+#include <slimtrim/simd/target/byte_dot.hpp>
 
 HWY_BEFORE_NAMESPACE();
 // Highway 1.0 names this target after VNNI but does not switch the 512-bit instructions on.
@@ -37,236 +25,230 @@ inline namespace v0 {
 namespace simd {
 namespace HWY_NAMESPACE {
 
-/// Four consecutive activation codes as one word.
-HWY_INLINE std::int32_t four_codes(std::int8_t const* a) {
-  std::int32_t value;
-  std::memcpy(&value, a, sizeof value);
-  return value;
-}
+/// Where a kernel finds `Tokens` tokens in block 0. Tokens that lie beside one another need one pointer for all.
+template <int Tokens, bool Beside>
+struct int8_block {
+  std::int8_t const* codes[std::size_t{Beside ? 1 : Tokens}];
+  float const* scales[std::size_t{Beside ? 1 : Tokens}];
+  std::int32_t const* starts[std::size_t{Beside ? 1 : Tokens}];
 
-#if SLIMTRIM_SIMD_X86_BYTES
-
-#if HWY_TARGET == HWY_AVX3_DL
-HWY_INLINE __m512i byte_dot(__m512i sum, __m512i u, __m512i s) { return _mm512_dpbusd_epi32(sum, u, s); }
-HWY_INLINE __m256i byte_dot(__m256i sum, __m256i u, __m256i s) { return _mm256_dpbusd_epi32(sum, u, s); }
-#endif
-#if HWY_TARGET == HWY_AVX3
-HWY_INLINE __m512i byte_pairs(__m512i u, __m512i s) { return _mm512_maddubs_epi16(u, s); }
-HWY_INLINE __m512i add16(__m512i a, __m512i b) { return _mm512_add_epi16(a, b); }
-HWY_INLINE __m512i widen16(__m512i a) { return _mm512_madd_epi16(a, _mm512_set1_epi16(1)); }
-HWY_INLINE __m512i magnitude8(__m512i a) { return _mm512_abs_epi8(a); }
-HWY_INLINE __m512i sign8(__m512i a, __m512i by) {
-  return _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(by), _mm512_setzero_si512(), a);
-}
-#endif
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
-HWY_INLINE __m256i byte_pairs(__m256i u, __m256i s) { return _mm256_maddubs_epi16(u, s); }
-HWY_INLINE __m256i add16(__m256i a, __m256i b) { return _mm256_add_epi16(a, b); }
-HWY_INLINE __m256i widen16(__m256i a) { return _mm256_madd_epi16(a, _mm256_set1_epi16(1)); }
-HWY_INLINE __m256i magnitude8(__m256i a) { return _mm256_abs_epi8(a); }
-HWY_INLINE __m256i sign8(__m256i a, __m256i by) { return _mm256_sign_epi8(a, by); }
-#endif
-#if HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SSE4
-HWY_INLINE __m128i byte_pairs(__m128i u, __m128i s) { return _mm_maddubs_epi16(u, s); }
-HWY_INLINE __m128i add16(__m128i a, __m128i b) { return _mm_add_epi16(a, b); }
-HWY_INLINE __m128i widen16(__m128i a) { return _mm_madd_epi16(a, _mm_set1_epi16(1)); }
-HWY_INLINE __m128i magnitude8(__m128i a) { return _mm_abs_epi8(a); }
-HWY_INLINE __m128i sign8(__m128i a, __m128i by) { return _mm_sign_epi8(a, by); }
-#endif
-
-#endif  // SLIMTRIM_SIMD_X86_BYTES
-
-/// With VNNI bytes of codes stay unsigned; elsewhere 8-bit codes are taken minus 128, as signed bytes.
-#if HWY_TARGET == HWY_AVX3_DL
-template <element_kind Kind>
-inline constexpr bool signed_codes = false;
-#else
-template <element_kind Kind>
-inline constexpr bool signed_codes = Kind == element_kind::codes8;
-#endif
-
-/// Byte B of every word, sign-extended.
-template <int B>
-HWY_INLINE integers signed_byte(words const& x) {
-  return right<24>(as_integers(left<24 - 8 * B>(x)));
-}
-
-/// sum + the products of the four bytes of every word of w with the four activation codes at `a`. What `sum` holds until
-/// finish_dot is the target's own: on x86 without VNNI, 4-bit products are added in pairs of 16-bit halves.
-template <element_kind Kind>
-HWY_INLINE integers add_dot(integers const& sum, words const& w, std::int8_t const* a) {
-#if SLIMTRIM_SIMD_X86_BYTES
-  integers out;
-  auto const activation = hn::Set(tag_i{}, four_codes(a));
-  SLIMTRIM_UNROLL for (std::size_t i = 0; i < parts; ++i) {
-#if HWY_TARGET == HWY_AVX3_DL
-    out.part[i] = vector_i{byte_dot(sum.part[i].raw, w.part[i].raw, activation.raw)};
-#else
-    if constexpr (Kind == element_kind::codes4) {
-      out.part[i] = vector_i{add16(sum.part[i].raw, byte_pairs(w.part[i].raw, activation.raw))};
-    } else {
-      auto const with_sign = sign8(activation.raw, w.part[i].raw);
-      out.part[i] = hn::Add(sum.part[i], vector_i{widen16(byte_pairs(magnitude8(w.part[i].raw), with_sign))});
-    }
-#endif
+  HWY_INLINE std::int8_t const* codes_of(int t, index_t at) const {
+    return Beside ? codes[0] + (at + t) * block_columns : codes[t] + at * block_columns;
   }
-  return out;
-#else
-  integers out = add(sum, multiply(signed_byte<0>(w), broadcast(std::int32_t{a[0]})));
-  out = add(out, multiply(signed_byte<1>(w), broadcast(std::int32_t{a[1]})));
-  out = add(out, multiply(signed_byte<2>(w), broadcast(std::int32_t{a[2]})));
-  return add(out, multiply(signed_byte<3>(w), broadcast(std::int32_t{a[3]})));
-#endif
-}
+  HWY_INLINE float scale_of(int t, index_t at) const { return Beside ? scales[0][at + t] : scales[t][at]; }
+  HWY_INLINE std::int32_t start_of(int t, index_t at) const { return Beside ? starts[0][at + t] : starts[t][at]; }
+};
 
-template <element_kind Kind>
-HWY_INLINE floats finish_dot(integers const& sum) {
-#if SLIMTRIM_SIMD_X86_BYTES && HWY_TARGET != HWY_AVX3_DL
-  if constexpr (Kind == element_kind::codes4) {
-    integers wide;
-    SLIMTRIM_UNROLL for (std::size_t i = 0; i < parts; ++i) wide.part[i] = vector_i{widen16(sum.part[i].raw)};
-    return convert(wide);
+template <int Tokens, bool Beside>
+HWY_INLINE int8_block<Tokens, Beside> block_of(int8_activations const& X, index_t first) {
+  int8_block<Tokens, Beside> block;
+  SLIMTRIM_UNROLL for (int t = 0; t < (Beside ? 1 : Tokens); ++t) {
+    index_t const at = X.row(first + t) * X.token_stride;
+    block.codes[t] = X.codes + at * block_columns;
+    block.scales[t] = X.scales + at;
+    block.starts[t] = X.starts + at;
   }
-#endif
-  return convert(sum);
+  return block;
 }
 
-/// Bytes of 4 columns from stored word `word` of a block: for 4 bits the codes at even (Odd = 0) or odd places.
-template <element_kind Kind, int Odd>
-HWY_INLINE words code_bytes(std::byte const* block, int word) {
-  words const x = load(reinterpret_cast<std::uint32_t const*>(block) + word * lanes);
-  if constexpr (Kind == element_kind::codes4) {
-    if constexpr (Odd == 0) return mask(x, 0x0f0f0f0fU);
-    return mask(right<4>(x), 0x0f0f0f0fU);
-  } else {
-    if constexpr (signed_codes<Kind>) return flip(x, 0x80808080U);
-    return x;
-  }
-}
-
-/// What a group of columns starts with: scales, and zero points on the scale of code_bytes.
+/// The zero points of a group on the scale of code_bytes.
 template <element_kind Kind>
-HWY_INLINE void load_head(panel_view const& view, std::byte const* at, floats& scale, floats& zero) {
-  auto const* const head = reinterpret_cast<float const*>(at);
-  scale = load(head);
-  zero = view.has_zeros ? load(head + lanes) : broadcast(view.middle);
-  if constexpr (signed_codes<Kind>) zero = subtract(zero, broadcast(128.0F));
+HWY_INLINE integers zeros_of(panel_view const& view, std::byte const* head) {
+  return add(to_integers(load_head(view, head, lanes)),
+             broadcast(signed_codes<Kind> ? std::int32_t{-128} : std::int32_t{0}));
 }
 
-/// Up to four tokens and two panels: every word meets all tokens while it is in a register.
-template <element_kind Kind, int Tokens, int Panels>
-HWY_INLINE void int8_few(panel_view const& view, index_t panel, index_t last, int8_activations const& X,
+/// What the dot product of a block starts from: minus the zero points times the sum of the activations' codes.
+template <bool Zeros>
+HWY_INLINE integers start_from(integers const& zeros, std::int32_t start) {
+  if constexpr (Zeros) return multiply(zeros, broadcast(start));
+  return broadcast(start);
+}
+
+/// Bytes of 32 columns of a panel.
+template <element_kind Kind>
+inline constexpr int block_bytes_of = static_cast<int>(bits_of(Kind)) * 4 * lanes;
+
+/// A few tokens: every word meets all of them while it is in a register. One panel at a time is one stream of memory,
+/// two share what is read of the activations.
+template <element_kind Kind, bool Zeros, int Tokens, int Panels, bool Beside>
+HWY_INLINE void int8_few(panel_view const& view, index_t panel, index_t last, int8_activations const& X, index_t first,
                          output_rows const& out) {
   constexpr int stored_words = static_cast<int>(bits_of(Kind));
-  std::byte const* from[std::size_t{Panels}];
-  for (int p = 0; p < Panels; ++p) from[p] = view.data + (panel + p < last ? panel + p : last) * view.panel_bytes;
-  std::int8_t const* a[std::size_t{Tokens}];
-  index_t row[std::size_t{Tokens}];
+  index_t const head_bytes = view.head_bytes(), groups_a_stretch = view.groups_a_stretch();
+  panel_walk at_panel[std::size_t{Panels}];
+  // Where the number of panels is not whole, the last is read again and its copy written nowhere.
+  SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p)
+      at_panel[p] = {view.data + (panel + p < last ? panel + p : last) * view.panel_bytes};
+  auto const token = block_of<Tokens, Beside>(X, first);
   floats total[std::size_t{Panels}][std::size_t{Tokens}];
   SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) {
-    row[t] = X.row(t) * X.blocks;
-    a[t] = X.codes + row[t] * block_columns;
     SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) total[p][t] = zero_floats();
   }
   index_t block = 0;
   while (block < view.blocks) {
     index_t const end = block + view.group_blocks < view.blocks ? block + view.group_blocks : view.blocks;
-    floats scale[std::size_t{Panels}], zero[std::size_t{Panels}];
+    floats part[std::size_t{Panels}][std::size_t{Tokens}];
+    integers zeros[std::size_t{Panels}];
     SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
-      load_head<Kind>(view, from[p], scale[p], zero[p]);
-      from[p] += view.head_bytes();
+      at_panel[p].enter_group(head_bytes, groups_a_stretch);
+      if constexpr (Panels == 1) fetch_ahead(at_panel[p].head + bytes_ahead, 64);
+      if constexpr (Zeros) zeros[p] = zeros_of<Kind>(view, at_panel[p].head);
+      SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) part[p][t] = zero_floats();
     }
     for (; block < end; ++block) {
       integers sum[std::size_t{Panels}][std::size_t{Tokens}];
+      index_t const at = block * X.block_stride;
       SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
-        SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) sum[p][t] = broadcast(std::int32_t{0});
+        SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) sum[p][t] =
+            begin_dot<Kind>(start_from<Zeros>(zeros[p], token.start_of(t, at)));
       }
+      if constexpr (Panels == 1) fetch_ahead(at_panel[0].words + bytes_ahead, block_bytes_of<Kind>);
       SLIMTRIM_UNROLL for (int word = 0; word < stored_words; ++word) {
         constexpr int step = Kind == element_kind::codes4 ? 8 : 4;
         words w[std::size_t{Panels}];
-        SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) w[p] = code_bytes<Kind, 0>(from[p], word);
+        SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) w[p] = code_bytes<Kind, 0>(at_panel[p].words, word);
         SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) {
-          SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p)
-              sum[p][t] = add_dot<Kind>(sum[p][t], w[p], a[t] + word * step);
+          SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) sum[p][t] =
+              add_dot<Kind>(sum[p][t], w[p], token.codes_of(t, at) + word * step);
         }
         if constexpr (Kind == element_kind::codes4) {
-          SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) w[p] = code_bytes<Kind, 1>(from[p], word);
+          SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) w[p] = code_bytes<Kind, 1>(at_panel[p].words, word);
           SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) {
-            SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p)
-                sum[p][t] = add_dot<Kind>(sum[p][t], w[p], a[t] + word * step + 4);
+            SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) sum[p][t] =
+                add_dot<Kind>(sum[p][t], w[p], token.codes_of(t, at) + word * step + 4);
           }
         }
       }
       SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) {
-        floats const all = broadcast(X.sums[row[t] + block]), activation_scale = broadcast(X.scales[row[t] + block]);
-        a[t] += block_columns;
-        SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
-          floats const centred = subtract(finish_dot<Kind>(sum[p][t]), multiply(zero[p], all));
-          total[p][t] = multiply_add(multiply(scale[p], activation_scale), centred, total[p][t]);
-        }
+        floats const scale = broadcast(token.scale_of(t, at));
+        SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) part[p][t] = multiply_add(
+            finish_dot<Kind>(sum[p][t], start_from<Zeros>(zeros[p], token.start_of(t, at))), scale, part[p][t]);
       }
-      SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) from[p] += view.block_bytes();
+      SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) at_panel[p].words += block_bytes_of<Kind>;
+    }
+    SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
+      floats const scale = load_head(view, at_panel[p].head);
+      SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t) total[p][t] = multiply_add(scale, part[p][t], total[p][t]);
     }
   }
   SLIMTRIM_UNROLL for (int p = 0; p < Panels; ++p) {
     SLIMTRIM_UNROLL for (int t = 0; t < Tokens; ++t)
-        store_some(total[p][t], out.data + t * out.token_stride + p * lanes * out.row_stride, out.row_stride,
+        store_some(total[p][t], out.data + (first + t) * out.token_stride + p * lanes * out.row_stride, out.row_stride,
                    out.rows - p * lanes);
   }
 }
 
-/// Many tokens: the words of a block stay in registers while the tokens pass.
-template <element_kind Kind>
-HWY_INLINE void int8_many(panel_view const& view, index_t panel, int8_activations const& X, index_t tokens,
+#if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3
+
+template <element_kind Kind, bool Zeros, bool Beside>
+HWY_INLINE void int8_tile(panel_view const& view, index_t panel, index_t last, int8_activations const& X, index_t first,
+                          index_t tokens, output_rows const& out) {
+  switch (tokens) {
+    case 2:
+      return int8_few<Kind, Zeros, 2, 2, Beside>(view, panel, last, X, first, out);
+    case 3:
+      return int8_few<Kind, Zeros, 3, 2, Beside>(view, panel, last, X, first, out);
+    case 4:
+      return int8_few<Kind, Zeros, 4, 2, Beside>(view, panel, last, X, first, out);
+    case 5:
+      return int8_few<Kind, Zeros, 5, 2, Beside>(view, panel, last, X, first, out);
+    case 6:
+      return int8_few<Kind, Zeros, 6, 2, Beside>(view, panel, last, X, first, out);
+    default:
+      return;
+  }
+}
+
+/// Many tokens with 32 registers: up to six at a time, with the running sums of two panels in registers. Tokens
+/// that lie one behind another, each of which needs pointers of its own, are taken up to four at a time.
+template <element_kind Kind, bool Zeros>
+HWY_INLINE void int8_many(panel_view const& view, index_t panel, index_t last, int8_activations const& X,
+                          index_t tokens, output_rows const& out) {
+  bool const beside = X.token_stride == 1 && X.tokens == nullptr;
+  index_t const tiles = ceil_div(tokens, beside ? index_t{6} : index_t{4});
+  for (index_t tile = 0; tile < tiles; ++tile) {
+    index_t const first = tile * tokens / tiles, count = (tile + 1) * tokens / tiles - first;
+    if (beside) {
+      int8_tile<Kind, Zeros, true>(view, panel, last, X, first, count, out);
+    } else {
+      int8_tile<Kind, Zeros, false>(view, panel, last, X, first, count, out);
+    }
+  }
+}
+inline constexpr int panels_of_many = 2;
+
+#else
+
+/// Many tokens with 16 registers: the bytes of a block stay in registers while the tokens pass.
+template <element_kind Kind, bool Zeros>
+HWY_INLINE void int8_many(panel_view const& view, index_t panel, index_t, int8_activations const& X, index_t tokens,
                           output_rows const& out) {
-  std::byte const* from = view.data + panel * view.panel_bytes;
-  floats total[int8_tokens];
-  index_t row[int8_tokens];
+  panel_walk walk{view.data + panel * view.panel_bytes};
+  index_t token[int8_tokens];
+  floats total[int8_tokens], part[int8_tokens];
   for (index_t t = 0; t < tokens; ++t) {
-    total[t] = zero_floats();
-    row[t] = X.row(t) * X.blocks;
+    token[t] = X.row(t) * X.token_stride;
+    total[t] = part[t] = zero_floats();
   }
   index_t block = 0;
   while (block < view.blocks) {
     index_t const end = block + view.group_blocks < view.blocks ? block + view.group_blocks : view.blocks;
-    floats scale, zero;
-    load_head<Kind>(view, from, scale, zero);
-    from += view.head_bytes();
+    walk.enter_group(view.head_bytes(), view.groups_a_stretch());
+    integers zeros;
+    if constexpr (Zeros) zeros = zeros_of<Kind>(view, walk.head);
     for (; block < end; ++block) {
       words w[8];
-      if constexpr (Kind == element_kind::codes4) {
-        SLIMTRIM_UNROLL for (int j = 0; j < 4; ++j) {
-          w[2 * j] = code_bytes<Kind, 0>(from, j);
-          w[2 * j + 1] = code_bytes<Kind, 1>(from, j);
+      SLIMTRIM_UNROLL for (int j = 0; j < 8; ++j) {
+        if constexpr (Kind == element_kind::codes4) {
+          w[j] = j % 2 == 0 ? code_bytes<Kind, 0>(walk.words, j / 2) : code_bytes<Kind, 1>(walk.words, j / 2);
+        } else {
+          w[j] = code_bytes<Kind, 0>(walk.words, j);
         }
-      } else {
-        SLIMTRIM_UNROLL for (int j = 0; j < 8; ++j) w[j] = code_bytes<Kind, 0>(from, j);
       }
-      from += view.block_bytes();
+      walk.words += block_bytes_of<Kind>;
       for (index_t t = 0; t < tokens; ++t) {
-        index_t const at = row[t] + block;
-        integers sum = broadcast(std::int32_t{0});
-        SLIMTRIM_UNROLL for (int j = 0; j < 8; ++j)
-            sum = add_dot<Kind>(sum, w[j], X.codes + at * block_columns + 4 * j);
-        floats const centred = subtract(finish_dot<Kind>(sum), multiply(zero, broadcast(X.sums[at])));
-        total[t] = multiply_add(multiply(scale, broadcast(X.scales[at])), centred, total[t]);
+        index_t const at = token[t] + block * X.block_stride;
+        integers const start = start_from<Zeros>(zeros, X.starts[at]);
+        integers sum = begin_dot<Kind>(start);
+        SLIMTRIM_UNROLL for (int j = 0; j < 8; ++j) sum =
+            add_dot<Kind>(sum, w[j], X.codes + at * block_columns + 4 * j);
+        part[t] = multiply_add(finish_dot<Kind>(sum, start), broadcast(X.scales[at]), part[t]);
       }
+    }
+    floats const scale = load_head(view, walk.head);
+    for (index_t t = 0; t < tokens; ++t) {
+      total[t] = multiply_add(scale, part[t], total[t]);
+      part[t] = zero_floats();
     }
   }
   for (index_t t = 0; t < tokens; ++t) store_some(total[t], out.data + t * out.token_stride, out.row_stride, out.rows);
 }
+inline constexpr int panels_of_many = 1;
 
-template <element_kind Kind>
+#endif
+
+template <element_kind Kind, bool Zeros>
 HWY_NOINLINE void int8_of(panel_view const& view, index_t panel, index_t panels, int8_activations const& X,
                           index_t tokens, output_rows out) {
-  index_t const together = tokens <= 4 ? 2 : 1, last = panel + panels - 1;
+  index_t const together = tokens == 1 ? 1 : tokens <= 4 ? 2 : panels_of_many, last = panel + panels - 1;
   for (index_t p = panel; p <= last; p += together) {
     switch (tokens) {
-      case 1: int8_few<Kind, 1, 2>(view, p, last, X, out); break;
-      case 2: int8_few<Kind, 2, 2>(view, p, last, X, out); break;
-      case 3: int8_few<Kind, 3, 2>(view, p, last, X, out); break;
-      case 4: int8_few<Kind, 4, 2>(view, p, last, X, out); break;
-      default: int8_many<Kind>(view, p, X, tokens, out); break;
+      case 1:
+        int8_few<Kind, Zeros, 1, 1, false>(view, p, last, X, 0, out);
+        break;
+      case 2:
+        int8_few<Kind, Zeros, 2, 2, false>(view, p, last, X, 0, out);
+        break;
+      case 3:
+        int8_few<Kind, Zeros, 3, 2, false>(view, p, last, X, 0, out);
+        break;
+      case 4:
+        int8_few<Kind, Zeros, 4, 2, false>(view, p, last, X, 0, out);
+        break;
+      default:
+        int8_many<Kind, Zeros>(view, p, last, X, tokens, out);
+        break;
     }
     out.data += together * lanes * out.row_stride;
     out.rows -= together * lanes;
@@ -275,8 +257,11 @@ HWY_NOINLINE void int8_of(panel_view const& view, index_t panel, index_t panels,
 
 inline void int8_product(panel_view const& view, index_t panel, index_t panels, int8_activations const& X,
                          index_t tokens, output_rows out) {
-  if (view.kind == element_kind::codes4) return int8_of<element_kind::codes4>(view, panel, panels, X, tokens, out);
-  if (view.kind == element_kind::codes8) return int8_of<element_kind::codes8>(view, panel, panels, X, tokens, out);
+  using enum element_kind;
+  if (view.kind == codes4 && view.has_zeros) return int8_of<codes4, true>(view, panel, panels, X, tokens, out);
+  if (view.kind == codes4) return int8_of<codes4, false>(view, panel, panels, X, tokens, out);
+  if (view.kind == codes8 && view.has_zeros) return int8_of<codes8, true>(view, panel, panels, X, tokens, out);
+  if (view.kind == codes8) return int8_of<codes8, false>(view, panel, panels, X, tokens, out);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -7,9 +7,12 @@
 #define SLIMTRIM_SIMD_TARGET_KERNELS_TOGGLE
 #endif
 
+#include <slimtrim/simd/target/attend.hpp>
 #include <slimtrim/simd/target/dense.hpp>
 #include <slimtrim/simd/target/exact.hpp>
 #include <slimtrim/simd/target/int8.hpp>
+#include <slimtrim/simd/target/quantize.hpp>
+#include <slimtrim/simd/target/round.hpp>
 #include <slimtrim/simd/target/rows.hpp>
 #include <slimtrim/simd/target/tile.hpp>
 
@@ -22,8 +25,21 @@ namespace HWY_NAMESPACE {
 /// The kernels compiled for HWY_TARGET.
 inline kernel_table const* kernels() {
   // Without the "N_" of Highway's namespaces.
-  static constexpr kernel_table table{&HWY_STR(HWY_NAMESPACE)[2], lanes, exact_few, int8_product, expand, multiply_tile,
-                                      dense_few, cosine_sums, 2 * row_width};
+  static constexpr kernel_table table{.name = &HWY_STR(HWY_NAMESPACE)[2],
+                                      .lanes = lanes,
+                                      .exact_few = exact_few,
+                                      .int8 = int8_product,
+                                      .expand = expand,
+                                      .multiply_tile = multiply_tile,
+                                      .dense_few = dense_few,
+                                      .cosine_sums = cosine_sums,
+                                      .round_row = round_row,
+                                      .attend = attend,
+                                      .group_magnitudes = group_magnitudes,
+                                      .encode4 = encode4,
+                                      .pair_period = 2 * row_width,
+                                      .byte_offset = signed_codes<element_kind::codes8> ? 128 : 0,
+                                      .streamed_tokens = exact_streamed_tokens};
   return &table;
 }
 

@@ -18,6 +18,7 @@
 #if !defined(HWY_WANT_AVX3_DL)
 #define HWY_WANT_AVX3_DL 1
 #endif
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #if !defined(SLIMTRIM_UNROLL)
@@ -82,7 +83,22 @@ template <int N>
 HWY_INLINE vector_i part_right(vector_i a) {
   return {a.value >> N};
 }
+HWY_INLINE vector_u part_add(vector_u a, std::uint32_t b) { return {a.value + b}; }
+HWY_INLINE vector_f part_larger(vector_f a, vector_f b) { return {a.value > b.value ? a.value : b.value}; }
+HWY_INLINE vector_f part_smaller(vector_f a, vector_f b) { return {a.value < b.value ? a.value : b.value}; }
+HWY_INLINE vector_i part_larger(vector_i a, vector_i b) { return {a.value > b.value ? a.value : b.value}; }
+HWY_INLINE vector_f part_div(vector_f a, vector_f b) { return {a.value / b.value}; }
+// For what is far below 2^22: adding 1.5 * 2^23 leaves the nearest whole number, ties to even, in the low bits.
+HWY_INLINE vector_i part_nearest(vector_f a) {
+  return {bits_as<std::int32_t>(a.value + 12582912.0F) - 0x4b400000};
+}
+HWY_INLINE void part_store(vector_i x, std::int32_t* p) { *p = x.value; }
+HWY_INLINE vector_f part_load_half(float16 const* p) { return {static_cast<float>(*p)}; }
+HWY_INLINE vector_f part_load_half(bfloat16 const* p) { return {static_cast<float>(*p)}; }
+HWY_INLINE vector_f part_load_byte(std::int8_t const* p) { return {static_cast<float>(*p)}; }
+HWY_INLINE vector_u part_as_words(vector_f a) { return {bits_as<std::uint32_t>(a.value)}; }
 HWY_INLINE vector_f part_convert(vector_i a) { return {static_cast<float>(a.value)}; }
+HWY_INLINE vector_i part_to_int(vector_f a) { return {static_cast<std::int32_t>(a.value)}; }
 HWY_INLINE vector_i part_as_int(vector_u a) { return {static_cast<std::int32_t>(a.value)}; }
 HWY_INLINE vector_f part_as_float(vector_u a) { return {bits_as<float>(a.value)}; }
 
@@ -123,7 +139,29 @@ template <int N>
 HWY_INLINE vector_i part_right(vector_i a) {
   return hn::ShiftRight<N>(a);
 }
+HWY_INLINE vector_u part_add(vector_u a, std::uint32_t b) { return hn::Add(a, hn::Set(tag_u{}, b)); }
+HWY_INLINE vector_f part_larger(vector_f a, vector_f b) { return hn::Max(a, b); }
+HWY_INLINE vector_f part_smaller(vector_f a, vector_f b) { return hn::Min(a, b); }
+HWY_INLINE vector_i part_larger(vector_i a, vector_i b) { return hn::Max(a, b); }
+HWY_INLINE vector_f part_div(vector_f a, vector_f b) { return hn::Div(a, b); }
+HWY_INLINE vector_i part_nearest(vector_f a) { return hn::NearestInt(a); }
+HWY_INLINE void part_store(vector_i x, std::int32_t* p) { hn::StoreU(x, tag_i{}, p); }
+HWY_INLINE vector_f part_load_half(float16 const* p) {
+  hn::Rebind<hwy::float16_t, tag_f> const half;
+  return hn::PromoteTo(tag_f{}, hn::LoadU(half, reinterpret_cast<hwy::float16_t const*>(p)));
+}
+HWY_INLINE vector_f part_load_half(bfloat16 const* p) {
+  hn::Rebind<std::uint16_t, tag_f> const half;
+  auto const wide = hn::PromoteTo(tag_u{}, hn::LoadU(half, reinterpret_cast<std::uint16_t const*>(p)));
+  return hn::BitCast(tag_f{}, hn::ShiftLeft<16>(wide));
+}
+HWY_INLINE vector_f part_load_byte(std::int8_t const* p) {
+  hn::Rebind<std::int8_t, tag_f> const bytes;
+  return hn::ConvertTo(tag_f{}, hn::PromoteTo(tag_i{}, hn::LoadU(bytes, p)));
+}
+HWY_INLINE vector_u part_as_words(vector_f a) { return hn::BitCast(tag_u{}, a); }
 HWY_INLINE vector_f part_convert(vector_i a) { return hn::ConvertTo(tag_f{}, a); }
+HWY_INLINE vector_i part_to_int(vector_f a) { return hn::ConvertTo(tag_i{}, a); }
 HWY_INLINE vector_i part_as_int(vector_u a) { return hn::BitCast(tag_i{}, a); }
 HWY_INLINE vector_f part_as_float(vector_u a) { return hn::BitCast(tag_f{}, a); }
 
@@ -149,6 +187,9 @@ HWY_INLINE floats zero_floats() { SLIMTRIM_EACH_PART(floats, part_zero()); }
 HWY_INLINE floats broadcast(float x) { SLIMTRIM_EACH_PART(floats, part_set(x)); }
 HWY_INLINE integers broadcast(std::int32_t x) { SLIMTRIM_EACH_PART(integers, part_set(x)); }
 HWY_INLINE floats load(float const* p) { SLIMTRIM_EACH_PART(floats, part_load(p + i * width)); }
+HWY_INLINE floats load(float16 const* p) { SLIMTRIM_EACH_PART(floats, part_load_half(p + i * width)); }
+HWY_INLINE floats load(bfloat16 const* p) { SLIMTRIM_EACH_PART(floats, part_load_half(p + i * width)); }
+HWY_INLINE floats load(std::int8_t const* p) { SLIMTRIM_EACH_PART(floats, part_load_byte(p + i * width)); }
 HWY_INLINE words load(std::uint32_t const* p) { SLIMTRIM_EACH_PART(words, part_load(p + i * width)); }
 HWY_INLINE void store(floats const& x, float* p) {
   SLIMTRIM_UNROLL for (std::size_t i = 0; i < parts; ++i) part_store(x.part[i], p + i * width);
@@ -157,6 +198,37 @@ HWY_INLINE floats multiply_add(floats const& a, floats const& b, floats const& c
   SLIMTRIM_EACH_PART(floats, part_fma(a.part[i], b.part[i], c.part[i]));
 }
 HWY_INLINE floats add(floats const& a, floats const& b) { SLIMTRIM_EACH_PART(floats, part_add(a.part[i], b.part[i])); }
+HWY_INLINE floats larger(floats const& a, floats const& b) {
+  SLIMTRIM_EACH_PART(floats, part_larger(a.part[i], b.part[i]));
+}
+HWY_INLINE floats smaller(floats const& a, floats const& b) {
+  SLIMTRIM_EACH_PART(floats, part_smaller(a.part[i], b.part[i]));
+}
+HWY_INLINE integers larger(integers const& a, integers const& b) {
+  SLIMTRIM_EACH_PART(integers, part_larger(a.part[i], b.part[i]));
+}
+HWY_INLINE floats divide(floats const& a, floats const& b) { SLIMTRIM_EACH_PART(floats, part_div(a.part[i], b.part[i])); }
+/// The nearest whole numbers, ties to even, of numbers far below 2^22.
+HWY_INLINE integers nearest(floats const& a) { SLIMTRIM_EACH_PART(integers, part_nearest(a.part[i])); }
+HWY_INLINE void store(integers const& x, std::int32_t* p) {
+  SLIMTRIM_UNROLL for (std::size_t i = 0; i < parts; ++i) part_store(x.part[i], p + i * width);
+}
+/// Numbers in 0 .. 15 as nibbles, two a byte, the first lower.
+HWY_INLINE void store_nibbles(integers const& x, std::uint8_t* p) {
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+  std::int32_t all[lanes];
+  store(x, all);
+  for (int i = 0; i < lanes; i += 2) p[i / 2] = static_cast<std::uint8_t>(all[i] | all[i + 1] << 4);
+#else
+  hn::Repartition<std::uint64_t, tag_i> const pairs;
+  hn::Rebind<std::uint8_t, decltype(pairs)> const bytes;
+  SLIMTRIM_UNROLL for (std::size_t i = 0; i < parts; ++i) {
+    auto const both = hn::BitCast(pairs, x.part[i]);
+    hn::StoreU(hn::TruncateTo(bytes, hn::Or(both, hn::ShiftRight<28>(both))), bytes, p + i * width / 2);
+  }
+#endif
+}
+HWY_INLINE words add(words const& a, std::uint32_t b) { SLIMTRIM_EACH_PART(words, part_add(a.part[i], b)); }
 HWY_INLINE integers add(integers const& a, integers const& b) {
   SLIMTRIM_EACH_PART(integers, part_add(a.part[i], b.part[i]));
 }
@@ -185,10 +257,48 @@ HWY_INLINE integers right(integers const& a) {
   SLIMTRIM_EACH_PART(integers, part_right<N>(a.part[i]));
 }
 HWY_INLINE floats convert(integers const& a) { SLIMTRIM_EACH_PART(floats, part_convert(a.part[i])); }
+HWY_INLINE integers to_integers(floats const& a) { SLIMTRIM_EACH_PART(integers, part_to_int(a.part[i])); }
 HWY_INLINE integers as_integers(words const& a) { SLIMTRIM_EACH_PART(integers, part_as_int(a.part[i])); }
+HWY_INLINE words as_words(floats const& a) { SLIMTRIM_EACH_PART(words, part_as_words(a.part[i])); }
 HWY_INLINE floats as_floats(words const& a) { SLIMTRIM_EACH_PART(floats, part_as_float(a.part[i])); }
 
 #undef SLIMTRIM_EACH_PART
+
+/// How far ahead weights are asked for, in bytes. One stream at a time and this far ahead reads memory at nearly the rate of
+/// a plain read; what the processor guesses by itself loses a third where panels are short.
+inline constexpr index_t bytes_ahead = 8192;
+
+/// Asks for `bytes` bytes from p on. The address need not be valid.
+HWY_INLINE void fetch_ahead(std::byte const* p, int bytes) {
+  SLIMTRIM_UNROLL for (int i = 0; i < bytes; i += 64) hwy::Prefetch(p + i);
+}
+
+/// The scales (or, `lanes` elements on, the zero points) of one head of a panel.
+HWY_INLINE floats load_head(panel_view const& view, std::byte const* head, index_t first = 0) {
+  if (view.scales == scale_kind::bfloat16s) return load(reinterpret_cast<bfloat16 const*>(head) + first);
+  if (view.scales == scale_kind::float16s) return load(reinterpret_cast<float16 const*>(head) + first);
+  return load(reinterpret_cast<float const*>(head) + first);
+}
+HWY_INLINE floats load_zeros(panel_view const& view, std::byte const* head) {
+  return view.has_zeros ? load_head(view, head, lanes) : broadcast(view.middle);
+}
+
+/// Walks a panel from front to back: `head` of the present group, `words` of the present block.
+struct panel_walk {
+  std::byte const* words;
+  std::byte const* head = nullptr;
+  index_t place = 0;
+
+  HWY_INLINE void enter_group(index_t head_bytes, index_t groups_a_stretch) {
+    if (place == 0) {
+      head = words;
+      words += groups_a_stretch * head_bytes;
+    } else {
+      head += head_bytes;
+    }
+    if (++place == groups_a_stretch) place = 0;
+  }
+};
 
 /// Lanes 0 .. rows - 1 of x to out, `stride` apart.
 HWY_INLINE void store_some(floats const& x, float* out, index_t stride, index_t rows) {

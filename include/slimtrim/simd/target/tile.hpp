@@ -29,13 +29,12 @@ template <element_kind Kind>
 void expand_of(panel_view const& view, index_t panel, index_t first, index_t blocks, float* out, index_t stride) {
   std::byte const* const start = view.data + panel * view.panel_bytes;
   for (index_t block = first; block < first + blocks; ++block) {
-    index_t const group = block / view.group_blocks;
-    std::byte const* const head = start + group * (view.head_bytes() + view.group_blocks * view.block_bytes());
-    std::byte const* from = head + view.head_bytes() + block % view.group_blocks * view.block_bytes();
+    std::byte const* const head = start + view.head_at(block / view.group_blocks);
+    std::byte const* from = start + view.words_at(block);
     floats scale = zero_floats(), zero = zero_floats();
     if (view.quantised()) {
-      scale = load(reinterpret_cast<float const*>(head));
-      zero = view.has_zeros ? load(reinterpret_cast<float const*>(head) + lanes) : broadcast(view.middle);
+      scale = load_head(view, head);
+      zero = load_zeros(view, head);
     }
     for (int word = 0; word < static_cast<int>(bits_of(Kind)); ++word) {
       expand_word<Kind, 0>(load(reinterpret_cast<std::uint32_t const*>(from)), scale, zero, out, stride);
