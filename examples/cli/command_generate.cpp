@@ -46,6 +46,7 @@ class generate_command final : public command {
     options.number("--top-k", top_k_, "Draw among the N most likely tokens [all]");
     options.real("--top-p", top_p_, "Draw among the fewest tokens that have this probability together [1]");
     options.flag("--ignore-end", ignore_end_, "Go on after an end-of-text token");
+    cache_.declare(options);
     device_.declare(options);
   }
   void run(session const& at) override {
@@ -58,6 +59,7 @@ class generate_command final : public command {
     if (prompt.empty()) throw slimtrim::usage_error("--prompt: expected text with at least one token, found none");
     slimtrim::generate_options options;
     options.length = length_;
+    options.cache = cache_.chosen();
     options.sampling = {temperature_, top_k_, top_p_, at.seed};
     if (!ignore_end_) options.stop_tokens = end_tokens(model);
 
@@ -96,6 +98,7 @@ class generate_command final : public command {
   index_t top_k_ = 0;
   double top_p_ = 1;
   bool ignore_end_ = false;
+  cache_flags cache_;
   device_flags device_;
 };
 

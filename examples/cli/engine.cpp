@@ -19,13 +19,19 @@ using clock = std::chrono::steady_clock;
 
 double seconds_since(clock::time_point begin) { return std::chrono::duration<double>(clock::now() - begin).count(); }
 
+/// Devices keep keys and values in the type of their activations.
+void refuse_small_cache(slimtrim::kv_precision cache) {
+  if (cache != slimtrim::kv_precision::floating)
+    throw slimtrim::usage_error("--kv-cache: expected float with --device cuda");
+}
+
 host_backend make_backend(session const& at, device_flags const& flags) {
   if (flags.activations != "float" && flags.activations != "int8")
     throw slimtrim::usage_error("--activations: expected float or int8, found '" + flags.activations + "'");
   if (flags.device == "cuda" && flags.activations == "int8")
     throw slimtrim::usage_error("--activations: expected float with --device cuda, found 'int8'");
 #if SLIMTRIM_PROGRAM_SIMD
-  slimtrim::simd_options options;
+  slimtrim::simd_options options{.kernels = &best_kernels()};
   if (flags.activations == "int8") options.activations = slimtrim::activation_kind::int8;
   return host_backend(*at.pool, options);
 #else
@@ -46,6 +52,17 @@ std::unique_ptr<device> make_device(device_flags const& flags) {
 void device_flags::declare(option_set& options) {
   options.text("--device", device, "Where the model runs: cpu or cuda");
   options.text("--activations", activations, "float, or int8 for speed where weights are quantised");
+}
+
+void cache_flags::declare(option_set& options) {
+  options.text("--kv-cache", precision, "How keys and values of past tokens are kept: float, float16 or int8");
+}
+
+slimtrim::kv_precision cache_flags::chosen() const {
+  if (precision == "float") return slimtrim::kv_precision::floating;
+  if (precision == "float16") return slimtrim::kv_precision::float16;
+  if (precision == "int8") return slimtrim::kv_precision::int8;
+  throw slimtrim::usage_error("--kv-cache: expected float, float16 or int8, found '" + precision + "'");
 }
 
 void data_flags::declare(option_set& options, bool required, std::string const& what) {
@@ -119,6 +136,7 @@ std::vector<std::uint32_t> engine::generate(slimtrim::opened_model const& model,
     return true;
   };
   if (auto* const on_device = state_->on_device.get()) {
+    refuse_small_cache(options.cache);
     on_device->load(model.config, *model.weights, at_.progress);
     return on_device->generate(std::span(&prompt, 1), options, seen).front();
   }
@@ -127,32 +145,44 @@ std::vector<std::uint32_t> engine::generate(slimtrim::opened_model const& model,
   return slimtrim::generate(state_->backend, resident, prompt, options, work, seen);
 }
 
-speed engine::measure(slimtrim::opened_model const& model, std::vector<std::uint32_t> const& prompt,
-                      index_t length) const {
+std::vector<speed> engine::measure(slimtrim::opened_model const& model, std::vector<std::uint32_t> const& prompt,
+                                   index_t length, slimtrim::kv_precision cache, index_t rounds,
+                                   std::function<void()> const& after_round) const {
   if (auto* const on_device = state_->on_device.get()) {
+    refuse_small_cache(cache);
     on_device->load(model.config, *model.weights, at_.progress);
-    return on_device->measure(prompt, length);
+    std::vector<speed> results;
+    for (index_t round = 0; round < rounds; ++round) {
+      results.push_back(on_device->measure(prompt, length));
+      slimtrim::report_progress(at_.progress, "measure", round + 1, rounds);
+      after_round();
+    }
+    return results;
   }
   slimtrim::model const resident = slimtrim::load_model(state_->backend, model.config, *model.weights);
   slimtrim::forward_workspace work;
-  speed result;
+  std::vector<speed> results;
   slimtrim::generate_options options;
+  options.length = length + 1;
+  options.cache = cache;
   // Once unmeasured, so that weights are in memory; then a prefill (with the one token that it yields), then the rest.
-  for (int round = 0; round < 2; ++round) {
-    options.length = length + 1;
+  for (index_t round = 0; round <= rounds; ++round) {
     clock::time_point const begin = clock::now();
     clock::time_point first = begin;
     bool seen = false;
-    index_t made = 0;
     (void)slimtrim::generate(state_->backend, resident, prompt, options, work, [&](index_t, std::uint32_t) {
       if (!std::exchange(seen, true)) first = clock::now();
-      slimtrim::report_progress(at_.progress, round == 0 ? "warm up" : "measure", made++, length + 1);
       return true;
     });
-    result.prefill_seconds = std::chrono::duration<double>(first - begin).count();
-    result.decode_seconds = seconds_since(first);
+    speed one;
+    one.prefill_seconds = std::chrono::duration<double>(first - begin).count();
+    one.decode_seconds = seconds_since(first);
+    slimtrim::report_progress(at_.progress, "measure", round, rounds);
+    if (round == 0) continue;
+    results.push_back(one);
+    after_round();
   }
-  return result;
+  return results;
 }
 
 double engine::device_bandwidth() const { return state_->on_device ? state_->on_device->bandwidth() : 0.0; }

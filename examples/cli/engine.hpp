@@ -25,6 +25,14 @@ struct device_flags {
   void declare(option_set& options);
 };
 
+/// `--kv-cache`.
+struct cache_flags {
+  std::string precision = "float";
+  void declare(option_set& options);
+  /// Throws `usage_error` for a name that is none.
+  [[nodiscard]] slimtrim::kv_precision chosen() const;
+};
+
 /// `--data`, `--tokens` and `--seq`.
 struct data_flags {
   std::string data;
@@ -60,9 +68,11 @@ class engine {
                                                     std::vector<std::uint32_t> const& prompt,
                                                     slimtrim::generate_options const& options,
                                                     std::function<void(std::uint32_t)> const& on_token) const;
-  /// Times one prefill of `prompt` and `length` greedy tokens after it.
-  [[nodiscard]] speed measure(slimtrim::opened_model const& model, std::vector<std::uint32_t> const& prompt,
-                              index_t length) const;
+  /// Times a prefill of `prompt` and `length` greedy tokens after it, `rounds` times after one that is not counted;
+  /// `after_round` runs after each.
+  [[nodiscard]] std::vector<speed> measure(slimtrim::opened_model const& model, std::vector<std::uint32_t> const& prompt,
+                                           index_t length, slimtrim::kv_precision cache, index_t rounds,
+                                           std::function<void()> const& after_round) const;
   /// Bytes a second that the device reads from its memory, and the most memory that it had in use; 0 on the host.
   [[nodiscard]] double device_bandwidth() const;
   [[nodiscard]] std::uint64_t peak_device_bytes() const;

@@ -16,6 +16,8 @@ namespace cli {
 
 #if SLIMTRIM_PROGRAM_SIMD
 using host_backend = slimtrim::simd_backend;
+/// The kernels of the best instruction set that this build and this machine have.
+[[nodiscard]] slimtrim::simd::kernel_table const& best_kernels();
 #else
 using host_backend = slimtrim::eigen_backend;
 #endif
