@@ -93,6 +93,16 @@ class tensor_copier {
   std::vector<std::byte> memory_ = std::vector<std::byte>(static_cast<std::size_t>(block));
 };
 
+// Writes all of a tensor, several pieces at a time: for quick recipes, handing bytes to the system is most of the work.
+inline void write_in_pieces(executor* run_on, sharded_writer& writer, std::string const& name, std::span<std::byte const> bytes) {
+  constexpr std::size_t piece = std::size_t{1} << 19;
+  if (bytes.size() <= piece) return writer.write(name, bytes);
+  parallel_for(run_on, ceil_div(static_cast<index_t>(bytes.size()), static_cast<index_t>(piece)), [&](index_t i) {
+    std::size_t const at = static_cast<std::size_t>(i) * piece;
+    writer.write(name, at, bytes.subspan(at, std::min(piece, bytes.size() - at)));
+  });
+}
+
 [[nodiscard]] inline tensor_description described(copied_tensor const& copy) {
   tensor_description tensor = copy.source;
   tensor.name = copy.name;
@@ -287,7 +297,7 @@ compress_result compress(B const& backend, opened_model const& input, plan const
   for (constant_tensor const& each : modules.constants)
     writer.write(each.tensor.name, std::as_bytes(std::span<float const>(each.values)));
   tensor_sink const sink = [&](std::string const& name, std::span<std::byte const> bytes) {
-    writer.write(name, bytes);
+    detail::write_in_pieces(backend.run_on(), writer, name, bytes);
     layer_entry.tensors.push_back(name);
   };
   auto const finish = [&](slimmed_module const& m, slim_result const& slimmed) {
