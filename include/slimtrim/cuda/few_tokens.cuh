@@ -21,7 +21,7 @@ struct few_tokens_shape {
   static constexpr int warps = 8;
   /// Tiles in flight a warp: 16 or 64 bytes a lane each.
   template <tile_kind Kind>
-  static constexpr int depth = has_codes(Kind) ? 4 : 2;
+  static constexpr int depth = Kind == tile_kind::sparse4 ? 3 : (Kind == tile_kind::codes4 ? 4 : 2);
   /// Tiles that a warp takes before the next warp's turn.
   static constexpr int turn = 2;
   /// The most tokens that one pass over the weights serves.

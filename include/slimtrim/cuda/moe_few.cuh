@@ -24,7 +24,7 @@ struct active_pairs {
 
 // Grid: strip of gate and up, active expert.
 template <half_precision T, tile_kind Kind, int TokenTiles>
-__global__ void __launch_bounds__(32 * few_tokens_shape::warps)
+__global__ void __launch_bounds__(32 * few_tokens_shape::warps, Kind == tile_kind::sparse4 ? 1 : 2)
     moe_few_gate_up(moe_layer_view<T> layer, device_matrix<T const> X, expert_groups groups, T* activations) {
   active_pairs const mine = pairs_of_block(groups);
   if (mine.count == 0) return;
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(32 * few_tokens_shape::warps)
 
 // Grid: strip of down, active expert. The block that finishes a strip last adds the slots of every token, in their order.
 template <half_precision T, tile_kind Kind, int TokenTiles, class Result>
-__global__ void __launch_bounds__(32 * few_tokens_shape::warps)
+__global__ void __launch_bounds__(32 * few_tokens_shape::warps, Kind == tile_kind::sparse4 ? 1 : 2)
     moe_few_down(moe_layer_view<T> layer, T const* activations, float const* factors, expert_groups groups, float* routed,
                  unsigned* tickets, device_matrix<Result> Y, bool accumulate) {
   active_pairs const mine = pairs_of_block(groups);

@@ -33,7 +33,7 @@ namespace detail {
 
 // One thread a lane of a tile.
 template <class Source>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 1)
     pack_tile_lanes(Source from, tile_weight_view to, words4* words, std::uint16_t* scales, std::uint8_t* zeros) {
   index_t const at = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x, tile_number = at / 32;
   if (tile_number >= to.strips() * to.blocks()) return;

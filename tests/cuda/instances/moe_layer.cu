@@ -1,5 +1,5 @@
-// budget: moe_few_gate_up 128 registers, 0 bytes
-// budget: moe_few_down 128 registers, 1024 bytes
+// budget: moe_few_gate_up 144 registers, 0 bytes
+// budget: moe_few_down 144 registers, 1024 bytes
 // budget: moe_warpgroup_gate_up 255 registers, 0 bytes
 // budget: moe_warpgroup_down 255 registers, 0 bytes
 // budget: order_columns 48 registers, 0 bytes
