@@ -1,6 +1,7 @@
 // One matrix through its slim steps: f(W).
 #pragma once
 
+#include <slimtrim/core/error.hpp>
 #include <slimtrim/linalg/weight.hpp>
 #include <slimtrim/pipeline/output_modules.hpp>
 #include <slimtrim/slim/hessian.hpp>
@@ -252,10 +253,11 @@ namespace detail {
 
 }  // namespace detail
 
-/// Hands the tensors of a slimmed module to `sink`.
+/// Hands the tensors of a slimmed module to `sink`. Throws `error` when it is packed and there is no format.
 inline void emit_slimmed(packed_format const* format, slimmed_module const& m, slim_result const& result,
                          tensor_sink const& sink) {
   if (m.scheme) {
+    expects(format != nullptr, "emit_slimmed", "format: expected one for a packed module");
     format->emit(m.stem, result.packed->view(), *m.scheme, sink);
   } else {
     sink(m.dense.name, detail::narrowed(result.dense->view(), m.dense.type));
