@@ -192,7 +192,7 @@ TEST_CASE("whatever is written is evaluated and generated from as it is, and not
   struct form {
     std::string recipe, format;
   };
-  index_t number = 0;
+  std::size_t number = 0;
   for (form const& each : std::vector<form>{{"rtn:2g32", "compressed-tensors"}, {"rtn:3g64", "compressed-tensors"},
                                             {"rtn:4g128z", "compressed-tensors"}, {"gptq:4g128", "compressed-tensors"},
                                             {"rtn:8", "compressed-tensors"}, {"awq:4g64", "awq"}, {"rtn:4g128", "awq"},

@@ -202,7 +202,8 @@ class gguf_tokenizer_keys {
       // Some models have several ends of text: the first is the usual one.
       ordered_json const* id = find_field(config_, key);
       if (id != nullptr && id->is_array() && !id->empty()) id = &(*id)[0];
-      if (id == nullptr || !id->is_number_unsigned() || id->get<std::uint64_t>() >= vocabulary_) continue;
+      if (id == nullptr || !id->is_number_integer() || id->get<std::int64_t>() < 0) continue;
+      if (id->get<std::uint64_t>() >= vocabulary_) continue;
       put(name, static_cast<std::uint32_t>(id->get<std::uint64_t>()));
       if (name == std::string_view("ggml.bos_token_id")) begin_ = id->get<std::uint64_t>();
       if (name == std::string_view("ggml.eos_token_id")) end_ = id->get<std::uint64_t>();
