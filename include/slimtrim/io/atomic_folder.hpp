@@ -191,14 +191,10 @@ class atomic_folder {
       if (item.is_regular_file() && item.path().filename() != marker) sync_file(item.path());
     }
     sync_folder(partial_);
-    // The marker goes last: until here a kill leaves something that the next run knows as ours.
-    if (::unlink((partial_ / marker).c_str()) != 0) throw system_error_at(partial_ / marker, "unlink", errno);
-    try {
-      detail::rename_to_new(partial_, final_);
-    } catch (...) {
-      if (keep_) leave_marker();
-      throw;
-    }
+    detail::rename_to_new(partial_, final_);
+    // The marker goes last: a kill at any moment leaves what the next run knows as ours, or a complete folder, at worst with
+    // this empty file in it, which is no part of any checkpoint.
+    (void)::unlink((final_ / marker).c_str());
     lock_ = {};
     sync_folder(final_);
     sync_folder(final_.parent_path());
