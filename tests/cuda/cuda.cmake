@@ -125,7 +125,7 @@ add_custom_target(bench_cuda_device DEPENDS ${program})
 
 # The paper's table, and the program's device against its host on the bundled model.
 set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/paper_table.o)
-slimtrim_nvcc(${object} ${PROJECT_SOURCE_DIR}/bench/cuda/paper_table/main.cu 90a)
+slimtrim_nvcc(${object} ${PROJECT_SOURCE_DIR}/bench/cuda/paper_table/main.cu)
 set(table ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/paper_table)
 add_custom_command(OUTPUT ${table}
   COMMAND ${CMAKE_CUDA_COMPILER} -o ${table} ${object} -lcublas -lcusolver DEPENDS ${object} VERBATIM)

@@ -8,6 +8,7 @@
 // budget: add_column_panels 40 registers, 0 bytes
 // budget: add_panels 32 registers, 1024 bytes
 // budget: judge_pivots 32 registers, 0 bytes
+// budget: route_logits 96 registers, 0 bytes
 #include <slimtrim/cuda/awq.cuh>
 
 using namespace slimtrim;

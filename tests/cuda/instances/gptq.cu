@@ -4,6 +4,7 @@
 // budget: dot_rows 48 registers, 0 bytes
 // budget: judge_pivots 32 registers, 0 bytes
 // budget: add_panels 32 registers, 1024 bytes
+// budget: route_logits 96 registers, 0 bytes
 #include <slimtrim/cuda/gptq.cuh>
 
 using namespace slimtrim;
