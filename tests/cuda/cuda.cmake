@@ -13,21 +13,25 @@ if(TARGET tests_cuda)
             --source-file=*few_tokens*,*many_tokens*,*moe_layer*,*route*,*quantize*,*product*,*rms_norm*,*moe_front*,*rotary*,*attention*,*sample*,*accelerator*,*column_sweep*,*gptq*,*awq*)
 endif()
 
-# The program on a device module over emulated threads: the same checks that a device gets below, on fewer tokens.
+# The program on a device module over emulated threads: the same checks that a device gets below, on fewer tokens. Minutes of
+# emulation, so under the label `cuda`, where they need no CUDA compiler.
 if(TARGET slimtrim_program AND TARGET tests_cuda)
-  add_library(slimtrim_cuda_emulated MODULE ${slimtrim_cuda_tests}/emulator/device_module.cpp ${emulator})
+  add_library(slimtrim_cuda_emulated MODULE EXCLUDE_FROM_ALL ${slimtrim_cuda_tests}/emulator/device_module.cpp ${emulator})
   target_link_libraries(slimtrim_cuda_emulated PRIVATE slimtrim::slimtrim slimtrim_own)
   target_include_directories(slimtrim_cuda_emulated BEFORE PRIVATE ${slimtrim_cuda_tests}/emulator)
   target_compile_options(slimtrim_cuda_emulated PRIVATE -Wno-unknown-pragmas $<$<CONFIG:Release>:-O2>)
   set_target_properties(slimtrim_cuda_emulated PROPERTIES PREFIX "" OUTPUT_NAME slimtrim_cuda
     LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/cuda/emulated)
+  add_test(NAME cuda/emulated_module COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target slimtrim_cuda_emulated)
+  set_tests_properties(cuda/emulated_module PROPERTIES LABELS cuda TIMEOUT 600 FIXTURES_SETUP cuda_emulated)
   foreach(command IN ITEMS eval generate bench calibrate compress)
     add_test(NAME cuda/program_${command}
       COMMAND ${CMAKE_COMMAND} -E env LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/cuda/emulated ${CMAKE_COMMAND}
               -DPROGRAM=$<TARGET_FILE:slimtrim_program> -DTASK=${command} -DTOKENS=64 -DSEQUENCE=32
               -DMODEL=${PROJECT_SOURCE_DIR}/examples/models/tiny-mixtral
               -DWORK=${CMAKE_CURRENT_BINARY_DIR}/cuda/emulated_${command} -P ${slimtrim_cuda_tests}/program.cmake)
-    set_tests_properties(cuda/program_${command} PROPERTIES FAIL_REGULAR_EXPRESSION "skipped:")
+    set_tests_properties(cuda/program_${command} PROPERTIES LABELS cuda FIXTURES_REQUIRED cuda_emulated
+                         FAIL_REGULAR_EXPRESSION "skipped:")
   endforeach()
 endif()
 
