@@ -52,22 +52,27 @@ double slack(tensor<float, 2> const& a, index_t i, tensor<float, 2> const& b, in
 
 }  // namespace
 
-TEST_CASE("Hessians of expert inputs, plain and weighted by the gate") {
+TEST_CASE("Hessians of expert inputs, plain, weighted by the gate and by what tokens count") {
   reference_backend const backend;
   tensor<float, 2> const X = noise(5, 3, 1);
   std::vector<std::int32_t> const tokens{0, 2, 3, 5, 6};
   std::vector<float> const gates{0.5F, 0.25F, 1.0F, 0.75F, 0.125F};
-  for (bool const weighted : {false, true}) {
+  std::vector<float> const some{2.0F, 9.0F, 0.5F, 1.0F, 9.0F, 0.25F, 3.0F};  // of all tokens of the batch
+  for (int const kind : {0, 1, 2, 3}) {
+    bool const weighted = kind % 2 == 1;
+    std::vector<float> const token_factors = kind >= 2 ? some : std::vector<float>();
     std::vector<matrix<float>> hessians;
     hessians.push_back(zero_moments(3));
     hessians.push_back(zero_moments(3));
-    std::vector<double> counts(4, 0.0);
+    std::vector<double> counts(4, 0.0), squares(4, 0.0);
     matrix<float> pooled = zero_moments(3);
     expert_input_observer<reference_backend> observer;
     observer.backend = &backend;
     observer.first = 0;
     observer.hessians = &hessians;
     observer.tokens = &counts;
+    observer.squares = &squares;
+    observer.counts = token_factors;
     observer.pooled = &pooled;
     observer.weighted = weighted;
     observer.feed_forward_input(0, X.view());
@@ -80,9 +85,14 @@ TEST_CASE("Hessians of expert inputs, plain and weighted by the gate") {
     observer.expert_input(0, batch, X.view());
     CHECK(counts == std::vector<double>{0, 5, 0, 5});
     tensor<float, 2> scaled = X.clone();
-    if (weighted)
-      for (index_t t = 0; t < 5; ++t)
-        for (index_t j = 0; j < 3; ++j) scaled(t, j) *= gates[static_cast<std::size_t>(t)];
+    double expected_squares = 0;
+    for (index_t t = 0; t < 5; ++t) {
+      auto const row = static_cast<std::size_t>(t);
+      float const factor = (weighted ? gates[row] : 1.0F) * (kind >= 2 ? some[static_cast<std::size_t>(tokens[row])] : 1.0F);
+      expected_squares += static_cast<double>(factor) * static_cast<double>(factor);
+      for (index_t j = 0; j < 3; ++j) scaled(t, j) *= factor;
+    }
+    CHECK(squares[1] == doctest::Approx(expected_squares));
     for (index_t i = 0; i < 3; ++i)
       for (index_t j = 0; j < 3; ++j) {
         CHECK(static_cast<double>(hessians[1](i, j)) == doctest::Approx(product(scaled, i, scaled, j)).epsilon(1e-5));
@@ -107,6 +117,7 @@ TEST_CASE("joint moments are those of all features side by side") {
   observer.fit = &fit;
   observer.offsets = &offsets;
   observer.original = original.view();
+  observer.counts = token_counts(backend, as_const(original.view()));
   observer.shared_hessian = &shared_hessian;
   tensor<float, 2> all(tokens, features);
   for (index_t t = 0; t < tokens; ++t)
@@ -146,7 +157,7 @@ TEST_CASE("joint moments are those of all features side by side") {
       CHECK(std::fabs(static_cast<double>(fit.fitted.cross(i, j)) - product(all, i, lacking, j)) <= slack(all, i, lacking, j));
   }
   CHECK(fit.fitted.energy == doctest::Approx(energy).epsilon(1e-5));
-  CHECK(static_cast<double>(shared_hessian(0, 1)) == doctest::Approx(product(shared, 0, shared, 1)).epsilon(1e-5));
+  CHECK(static_cast<double>(shared_hessian(0, 1)) == doctest::Approx(product(all, 6, all, 7)).epsilon(1e-5));
   CHECK(fit.held_out.energy == 0);
 }
 
@@ -160,18 +171,19 @@ TEST_CASE("moments of attention's output") {
   observer.hessian = &hessian;
   observer.fit = &fit;
   observer.original = original.view();
+  observer.counts = token_counts(backend, as_const(original.view()));
   observer.held_out = true;
   observer.attention_context(0, Z.view());
   observer.attention_residual(0, X.view());
   CHECK(fit.judged);
   CHECK(fit.fitted.energy == 0);
   CHECK(fit.held_out.energy > 0);
-  CHECK(static_cast<double>(hessian(1, 2)) == doctest::Approx(product(Z, 1, Z, 2)).epsilon(1e-5));
   tensor<float, 2> lacking(6, 2);
   for (index_t t = 0; t < 6; ++t)
     for (index_t j = 0; j < 2; ++j) lacking(t, j) = original(t, j) - X(t, j);
   lacking = counted(std::move(lacking), original);
   tensor<float, 2> const features = counted(Z.clone(), original);
+  CHECK(static_cast<double>(hessian(1, 2)) == doctest::Approx(product(features, 1, features, 2)).epsilon(1e-5));
   CHECK(std::fabs(static_cast<double>(fit.held_out.cross(1, 0)) - product(features, 1, lacking, 0)) <= slack(features, 1, lacking, 0));
   CHECK(std::fabs(static_cast<double>(fit.held_out.gram(2, 0)) - product(features, 2, features, 0)) <= slack(features, 2, features, 0));
 }

@@ -45,6 +45,7 @@ void slim_attention_output(calibrated_context<B>& at, index_t i, decoder_layer& 
     observer.fit = fit ? &*fit : nullptr;
     at.watch_attention(layer, observer, [&](index_t first, index_t count, bool held_out) {
       if (fit) observer.original = at.original_rows(first, count);
+      observer.counts = at.counts_of(first, count);
       observer.held_out = held_out;
       moments.tokens += static_cast<double>(count * at.changed.sequence());
     });

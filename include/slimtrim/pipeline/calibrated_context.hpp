@@ -69,7 +69,6 @@ struct calibrated_context {
     }
     for (auto s = p.slimming.rbegin(); s != p.slimming.rend(); ++s)
       if (!s->ridges.empty()) options.fit.ridges = s->ridges;
-    bool fits = false;
     for (slimmed_module const& m : modules.slimmed) {
       modules_[key(m.from)] = &m;
       fits = fits || wants_fit(&m);
@@ -118,6 +117,12 @@ struct calibrated_context {
   }
   [[nodiscard]] matrix_view<float const> original_rows(index_t first, index_t count) {
     return rows(original->all(), first * changed.sequence(), count * changed.sequence());
+  }
+
+  // How much each token of a batch counts, as token_counts has it of the original stream where that stands now; empty, which
+  // means one each, where no step fits.
+  [[nodiscard]] std::vector<float> counts_of(index_t first, index_t count) {
+    return fits ? token_counts(backend, original_rows(first, count)) : std::vector<float>();
   }
 
   // Runs attention on copies of all batches; `prepare(first, windows, held_out)` may set the observer up.
@@ -191,6 +196,7 @@ struct calibrated_context {
   folded_sink const& folded;
   window_streams changed;
   std::optional<window_streams> original{};
+  bool fits = false;
   index_t windows_a_batch;
   workspace_pool workspaces{};
   std::map<module_key, ordered_json> notes{};  ///< what folding has to say about a module

@@ -43,7 +43,7 @@ void slim_feed_forward_inputs(calibrated_context<B>& at, index_t i, decoder_laye
              at.wants_hessian(at.find(module_role::up, i, at.expert_of(i, e)));
   if (layer.moe->shared)
     shared_wanted = at.wants_hessian(at.find(module_role::shared_gate, i)) || at.wants_hessian(at.find(module_role::shared_up, i));
-  std::vector<double> tokens(experts.size(), 0.0), gates(experts.size(), 0.0);
+  std::vector<double> tokens(experts.size(), 0.0), squares(experts.size(), 0.0);
   matrix<float> pooled;
   double pooled_tokens = 0;
   if (wanted || shared_wanted) pooled = zero_moments(hidden);
@@ -60,11 +60,12 @@ void slim_feed_forward_inputs(calibrated_context<B>& at, index_t i, decoder_laye
       observer.first = first;
       observer.hessians = &hessians;
       observer.tokens = &tokens;
-      observer.gates = &gates;
+      observer.squares = &squares;
       observer.pooled = first == 0 ? &pooled : nullptr;
       observer.weighted = at.options.affinity;
       at.watch_feed_forward(
-          before, observer, [](index_t, index_t, bool) {},
+          before, observer,
+          [&](index_t first_window, index_t windows, bool) { observer.counts = at.counts_of(first_window, windows); },
           [&](matrix_view<float const> X) {
             if (first == 0) pooled_tokens += static_cast<double>(X.extent(0));
           });
@@ -78,7 +79,7 @@ void slim_feed_forward_inputs(calibrated_context<B>& at, index_t i, decoder_laye
         if (wanted) {
           moments.hessian = hessians[static_cast<std::size_t>(e)].clone();
           moments.tokens = tokens[place];
-          if (at.options.affinity) moments.weight = gates[place];
+          moments.weight = squares[place];
           moments.pooled = &pooled;
           moments.pooled_tokens = pooled_tokens;
         }
@@ -326,6 +327,7 @@ void slim_feed_forward_outputs(calibrated_context<B>& at, index_t i, decoder_lay
           before, observer,
           [&](index_t first_window, index_t windows, bool held_out) {
             if (observer.fit != nullptr) observer.original = at.original_rows(first_window, windows);
+            observer.counts = at.counts_of(first_window, windows);
             observer.held_out = held_out;
             observer.begin();
           },

@@ -26,8 +26,9 @@ inline namespace v0 {
   return m;
 }
 
-/// How much each token counts in a fit: 1 / |row|, 1 for a row of zeros. Whoever reads the residual stream normalises it first, so
-/// what a token lacks matters relative to its norm. X: rows of the original stream behind the part that is fitted.
+/// How much each token counts in a fit, and in the Hessians of what is slimmed beside it: 1 / |row|, 1 for a row of zeros. Whoever
+/// reads the residual stream normalises it first, so what a token lacks matters relative to its norm. X: rows of the original
+/// stream behind the part that is fitted.
 template <host_backend B>
 [[nodiscard]] std::vector<float> token_counts(B const& backend, matrix_view<float const> X) {
   std::vector<float> result(static_cast<std::size_t>(X.extent(0)));
@@ -38,6 +39,11 @@ template <host_backend B>
   return result;
 }
 
+/// The count of token t, where `counts` may be empty: one each.
+[[nodiscard]] inline float count_of(std::vector<float> const& counts, index_t t) {
+  return counts.empty() ? 1.0F : counts[static_cast<std::size_t>(t)];
+}
+
 /// Watches attention: Hessian of the output matrix's input, and the moments of its fit.
 template <host_backend B>
 struct context_observer {
@@ -45,22 +51,21 @@ struct context_observer {
   matrix<float>* hessian = nullptr;      ///< [heads * head_dim]², or null
   split_moments* fit = nullptr;          ///< or null
   matrix_view<float const> original{};   ///< x' of the original model, same rows
+  std::vector<float> counts{};           ///< of the same rows; empty: one each
   bool held_out = false;
-  matrix_view<float const> context{};
+  matrix<float> features{};
 
   void attention_context(index_t, matrix_view<float const> Z) {
-    context = Z;
-    if (hessian != nullptr) backend->gram_update(1.0F, Z, hessian->view());
+    features = matrix<float>(Z.extent(0), Z.extent(1));
+    for (index_t t = 0; t < Z.extent(0); ++t)
+      for (index_t j = 0; j < Z.extent(1); ++j) features(t, j) = count_of(counts, t) * Z(t, j);
+    if (hessian != nullptr) backend->gram_update(1.0F, as_const(features.view()), hessian->view());
   }
   void attention_residual(index_t, matrix_view<float const> X) {
     if (fit == nullptr) return;
-    std::vector<float> const counts = token_counts(*backend, original);
-    matrix<float> lacking(X.extent(0), X.extent(1)), features(context.extent(0), context.extent(1));
-    for (index_t t = 0; t < X.extent(0); ++t) {
-      float const count = counts[static_cast<std::size_t>(t)];
-      for (index_t j = 0; j < X.extent(1); ++j) lacking(t, j) = count * (original(t, j) - X(t, j));
-      for (index_t j = 0; j < context.extent(1); ++j) features(t, j) = count * context(t, j);
-    }
+    matrix<float> lacking(X.extent(0), X.extent(1));
+    for (index_t t = 0; t < X.extent(0); ++t)
+      for (index_t j = 0; j < X.extent(1); ++j) lacking(t, j) = count_of(counts, t) * (original(t, j) - X(t, j));
     (held_out ? fit->held_out : fit->fitted).add(*backend, as_const(features.view()), as_const(lacking.view()));
     fit->judged = fit->judged || held_out;
   }
@@ -73,27 +78,33 @@ struct expert_input_observer {
   index_t first = 0;                         ///< experts first .. first + hessians.size() - 1 are collected
   std::vector<matrix<float>>* hessians = nullptr;
   std::vector<double>* tokens = nullptr;     ///< of all experts
-  std::vector<double>* gates = nullptr;      ///< sums of g² of all experts, or null
+  std::vector<double>* squares = nullptr;    ///< sums of the squares of what tokens are multiplied by, of all experts, or null
   matrix<float>* pooled = nullptr;           ///< over all tokens, or null
   bool weighted = false;                     ///< x g instead of x
+  std::vector<float> counts{};               ///< of the tokens of the batch; empty: one each
 
   void feed_forward_input(index_t, matrix_view<float const> N) {
     if (pooled != nullptr) backend->gram_update(1.0F, N, pooled->view());
   }
   void expert_input(index_t, expert_batch const& batch, matrix_view<float const> X) {
     if (first == 0) (*tokens)[static_cast<std::size_t>(batch.expert)] += static_cast<double>(X.extent(0));
-    if (first == 0 && gates != nullptr)
-      for (float const g : batch.weights) (*gates)[static_cast<std::size_t>(batch.expert)] += static_cast<double>(g) * static_cast<double>(g);
+    auto const factor = [&](index_t t) {
+      return (weighted ? batch.weights[static_cast<std::size_t>(t)] : 1.0F) *
+             count_of(counts, batch.tokens[static_cast<std::size_t>(t)]);
+    };
+    if (first == 0 && squares != nullptr)
+      for (index_t t = 0; t < X.extent(0); ++t)
+        (*squares)[static_cast<std::size_t>(batch.expert)] += static_cast<double>(factor(t)) * static_cast<double>(factor(t));
     index_t const at = batch.expert - first;
     if (at < 0 || at >= static_cast<index_t>(hessians->size())) return;
     auto const target = (*hessians)[static_cast<std::size_t>(at)].view();
-    if (!weighted) {
+    if (!weighted && counts.empty()) {
       backend->gram_update(1.0F, X, target);
       return;
     }
     matrix<float> scaled(X.extent(0), X.extent(1));
     for (index_t t = 0; t < X.extent(0); ++t)
-      for (index_t j = 0; j < X.extent(1); ++j) scaled(t, j) = batch.weights[static_cast<std::size_t>(t)] * X(t, j);
+      for (index_t j = 0; j < X.extent(1); ++j) scaled(t, j) = factor(t) * X(t, j);
     backend->gram_update(1.0F, as_const(scaled.view()), target);
   }
 };
@@ -113,6 +124,7 @@ struct hidden_observer {
   /// [experts + 1]: first column of each expert in the fit, then of the shared one or the dense part; -1: not in the fit.
   std::vector<index_t> const* offsets = nullptr;
   matrix_view<float const> original{};             ///< the original stream after the layer, same rows
+  std::vector<float> counts{};                     ///< of the same rows; empty: one each
   bool held_out = false;
 
   /// Features of one expert in the current batch: values: [n, width], row i of token tokens[i].
@@ -130,28 +142,35 @@ struct hidden_observer {
     bool const wanted = hessians != nullptr && at >= 0 && at < static_cast<index_t>(hessians->size()) &&
                         (*hessians)[static_cast<std::size_t>(at)].extent(0) > 0;
     bool const fits = fit != nullptr && (*offsets)[static_cast<std::size_t>(batch.expert)] >= 0;
-    matrix<float> scaled;
-    if ((wanted && weighted) || fits) {
-      scaled = matrix<float>(H.extent(0), H.extent(1));
-      for (index_t t = 0; t < H.extent(0); ++t)
-        for (index_t j = 0; j < H.extent(1); ++j) scaled(t, j) = batch.weights[static_cast<std::size_t>(t)] * H(t, j);
-    }
+    if (!wanted && !fits) return;
+    auto const scaled = [&](bool gated) {
+      matrix<float> values(H.extent(0), H.extent(1));
+      for (index_t t = 0; t < H.extent(0); ++t) {
+        float const factor = (gated ? batch.weights[static_cast<std::size_t>(t)] : 1.0F) *
+                             count_of(counts, batch.tokens[static_cast<std::size_t>(t)]);
+        for (index_t j = 0; j < H.extent(1); ++j) values(t, j) = factor * H(t, j);
+      }
+      return values;
+    };
+    matrix<float> features = scaled(fits || weighted);
     if (wanted)
-      backend->gram_update(1.0F, weighted ? as_const(scaled.view()) : H, (*hessians)[static_cast<std::size_t>(at)].view());
+      backend->gram_update(1.0F, weighted || !fits ? as_const(features.view()) : as_const(scaled(false).view()),
+                           (*hessians)[static_cast<std::size_t>(at)].view());
     if (fits)
       parts.push_back({(*offsets)[static_cast<std::size_t>(batch.expert)],
                        {batch.tokens.begin(), batch.tokens.end()},
-                       std::move(scaled)});
+                       std::move(features)});
   }
   void shared_hidden(index_t, matrix_view<float const> H) {
-    if (shared_hessian != nullptr) backend->gram_update(1.0F, H, shared_hessian->view());
-    if (fit == nullptr || offsets->back() < 0) return;
-    feature_rows rows_of_all{offsets->back(), {}, matrix<float>(H.extent(0), H.extent(1))};
+    bool const fits = fit != nullptr && offsets->back() >= 0;
+    if (shared_hessian == nullptr && !fits) return;
+    feature_rows rows_of_all{fits ? offsets->back() : 0, {}, matrix<float>(H.extent(0), H.extent(1))};
     for (index_t t = 0; t < H.extent(0); ++t) {
       rows_of_all.tokens.push_back(static_cast<std::int32_t>(t));
-      for (index_t j = 0; j < H.extent(1); ++j) rows_of_all.values(t, j) = H(t, j);
+      for (index_t j = 0; j < H.extent(1); ++j) rows_of_all.values(t, j) = count_of(counts, t) * H(t, j);
     }
-    parts.push_back(std::move(rows_of_all));
+    if (shared_hessian != nullptr) backend->gram_update(1.0F, as_const(rows_of_all.values.view()), shared_hessian->view());
+    if (fits) parts.push_back(std::move(rows_of_all));
   }
   void dense_hidden(index_t layer, matrix_view<float const> H) { shared_hidden(layer, H); }
 
@@ -161,13 +180,8 @@ struct hidden_observer {
     residual_moments& moments = held_out ? fit->held_out : fit->fitted;
     fit->judged = fit->judged || held_out;
     matrix<float> lacking(X.extent(0), X.extent(1));
-    std::vector<float> const counts = token_counts(*backend, original);
-    for (feature_rows& part : parts)
-      for (std::size_t i = 0; i < part.tokens.size(); ++i)
-        for (index_t j = 0; j < part.values.extent(1); ++j)
-          part.values(static_cast<index_t>(i), j) *= counts[static_cast<std::size_t>(part.tokens[i])];
     for (index_t t = 0; t < X.extent(0); ++t) {
-      for (index_t j = 0; j < X.extent(1); ++j) lacking(t, j) = counts[static_cast<std::size_t>(t)] * (original(t, j) - X(t, j));
+      for (index_t j = 0; j < X.extent(1); ++j) lacking(t, j) = count_of(counts, t) * (original(t, j) - X(t, j));
       moments.energy += backend->template dot<float>(row(as_const(lacking.view()), t), row(as_const(lacking.view()), t));
     }
     std::sort(parts.begin(), parts.end(), [](feature_rows const& a, feature_rows const& b) { return a.column < b.column; });
