@@ -71,6 +71,6 @@ void gemv_ladder(benchmark::State& state) {
   }
   benchmark::DoNotOptimize(memory.kept());
 }
-BENCHMARK(gemv_ladder)->Args({1, 1})->Args({2, 1})->Args({1, 4})->Iterations(1)->Unit(benchmark::kMillisecond);
+BENCHMARK(gemv_ladder)->Args({1, 1})->Args({2, 1})->Args({1, 2})->Args({1, 4})->Iterations(1)->Unit(benchmark::kMillisecond);
 
 }  // namespace

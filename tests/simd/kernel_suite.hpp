@@ -279,7 +279,12 @@ void one_encoding(simd::kernel_table const& kernels, random_source& random) {
     row.view(0, k) = T(random.coin() ? random.uniform() : static_cast<float>(random.between(-9, 9)) * 0.125F);
   std::vector<std::uint32_t> largest(static_cast<std::size_t>(groups)), words(static_cast<std::size_t>(columns / 8));
   std::vector<float> scales(largest.size());
-  for (auto& scale : scales) scale = random.coin() ? 0.125F : 0.05F + random.uniform() * 0.04F;
+  // By the inverse and, at the far ends of the range, by division.
+  float const size = random.coin() ? 1.0F : std::ldexp(1.0F, static_cast<int>(random.between(-115, 115)));
+  if constexpr (!std::is_same_v<T, float16>)
+    for (index_t k = 0; k < columns; ++k) row.view(0, k) = T(static_cast<float>(row.view(0, k)) * size);
+  for (auto& scale : scales)
+    scale = (random.coin() ? 0.125F : 0.05F + random.uniform() * 0.04F) * (std::is_same_v<T, float16> ? 1.0F : size);
   kernels.group_magnitudes(simd::detail::kind_of_dense<T>, row.view.data, columns, group, largest.data());
   kernels.encode4(simd::detail::kind_of_dense<T>, row.view.data, columns, group, scales.data(), words.data());
   bool equal = true;
@@ -294,6 +299,39 @@ void one_encoding(simd::kernel_table const& kernels, random_source& random) {
     equal = equal && largest[static_cast<std::size_t>(g)] == bits_as<std::uint32_t>(most);
   }
   CHECK(equal);
+}
+
+// N of every M weights of a random row, most of whose scores occur more than once, against sorted groups.
+template <class T>
+void one_selection(simd::kernel_table const& kernels, random_source& random) {
+  index_t const columns = 64 * random.between(1, 5), group = random.coin() ? 4 : 8, keep = random.between(0, group);
+  if (group > kernels.most_of_group) return;
+  spaced_matrix<T> row(random, 1, columns, true);
+  std::vector<float> norms(static_cast<std::size_t>(columns));
+  for (index_t k = 0; k < columns; ++k) {
+    row.view(0, k) = T(random.coin() ? random.uniform() : static_cast<float>(random.between(-2, 2)));
+    norms[static_cast<std::size_t>(k)] = random.coin() ? 1.0F : static_cast<float>(random.between(0, 4)) * 0.25F;
+  }
+  std::vector<std::uint64_t> bits(static_cast<std::size_t>(columns / 64), 0x5555555555555555U);
+  std::uint32_t const largest = kernels.keep_in_groups(simd::detail::kind_of_dense<T>, row.view.data, norms.data(), columns,
+                                                       group, keep, bits.data());
+  bool equal = true;
+  float most = 0;
+  for (index_t first = 0; first < columns; first += group) {
+    std::vector<std::pair<float, index_t>> order;
+    for (index_t k = first; k < first + group; ++k) {
+      float const w = std::fabs(static_cast<float>(row.view(0, k)));
+      order.emplace_back(-w * norms[static_cast<std::size_t>(k)], k);
+      most = std::max(most, w);
+    }
+    std::stable_sort(order.begin(), order.end(), [](auto const& a, auto const& b) { return a.first < b.first; });
+    for (index_t i = 0; i < group; ++i) {
+      index_t const k = order[static_cast<std::size_t>(i)].second;
+      equal = equal && (bits[static_cast<std::size_t>(k / 64)] >> (k % 64) & 1U) == (i < keep ? 1U : 0U);
+    }
+  }
+  CHECK(equal);
+  CHECK(largest == bits_as<std::uint32_t>(most));
 }
 
 // Attention of a few queries over one head in each storage, against double sums.
@@ -400,6 +438,9 @@ inline totals run_cases(simd::kernel_table const& kernels, std::uint64_t seed, i
     if (exact.cases % 8 == 1) one_encoding<float>(kernels, random);
     if (exact.cases % 8 == 2) one_encoding<bfloat16>(kernels, random);
     if (exact.cases % 8 == 3) one_encoding<float16>(kernels, random);
+    if (exact.cases % 8 == 4) one_selection<float>(kernels, random);
+    if (exact.cases % 8 == 5) one_selection<bfloat16>(kernels, random);
+    if (exact.cases % 8 == 6) one_selection<float16>(kernels, random);
   }
   CHECK(exact.error <= 1e-10 * exact.norm);
   return exact;

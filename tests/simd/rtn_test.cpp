@@ -8,8 +8,8 @@ namespace simd_rtn_test {
 
 using namespace simd_suite;
 
-static_assert(requires(simd_backend const& b, matrix_view<bfloat16 const> w, quantize_options o,
-                       vector_view<float const> v) { b.rtn(w, o, v); });
+static_assert(requires(simd_backend const& b, matrix_view<bfloat16 const> w, quantize_options o, quantized_matrix& out,
+                       vector_view<float const> v) { b.rtn_into(w, o, out, v); });
 
 namespace {
 
@@ -23,7 +23,7 @@ bool same(quantized_matrix const& a, quantized_matrix const& b) {
 }
 
 template <class T>
-void compare(random_source& random, executor& pool) {
+void compare(random_source& random, executor& pool, quantized_matrix& used) {
   index_t const rows = random.between(0, 40),
                 columns = random.coin() ? 32 * random.between(1, 9) : random.between(1, 200);
   spaced_matrix<T> W(random, rows, columns, random.coin());
@@ -48,7 +48,8 @@ void compare(random_source& random, executor& pool) {
   options.scales_stored_as = stored[random.below(3)];
   auto const expected = rtn(eigen_backend{}, as_const(W.view), options);
   CHECK(same(expected, rtn(simd_backend{}, as_const(W.view), options)));
-  CHECK(same(expected, rtn(simd_backend(pool), as_const(W.view), options)));
+  rtn_into(simd_backend(pool), as_const(W.view), options, used);
+  CHECK(same(expected, used));
 }
 
 }  // namespace
@@ -56,11 +57,29 @@ void compare(random_source& random, executor& pool) {
 TEST_CASE("round to nearest gives the bytes of the generic one: any type, stride, group, grid and size of values") {
   random_source random{51};
   thread_pool pool(3);
+  quantized_matrix used;  // takes one shape after another
   for (int i = 0; i < 400; ++i) {
-    compare<float>(random, pool);
-    compare<bfloat16>(random, pool);
-    compare<float16>(random, pool);
+    compare<float>(random, pool, used);
+    compare<bfloat16>(random, pool, used);
+    compare<float16>(random, pool, used);
   }
+}
+
+TEST_CASE("memory of the right shape is used again, by the generic code too") {
+  tensor<float, 2> W(4, 64);
+  W.fill(1.0F);
+  quantized_matrix out = rtn(simd_backend{}, as_const(W.view()));
+  std::uint32_t const* const words = out.words.view().data;
+  W.fill(-2.0F);
+  rtn_into(simd_backend{}, as_const(W.view()), {}, out);
+  CHECK(out.words.view().data == words);
+  CHECK(same(out, rtn(eigen_backend{}, as_const(W.view()))));
+  rtn_into(eigen_backend{}, as_const(W.view()), {}, out);
+  CHECK(out.words.view().data == words);
+  quantize_options options;
+  options.grid = {3, false};
+  rtn_into(simd_backend{}, as_const(W.view()), options, out);
+  CHECK(same(out, rtn(eigen_backend{}, as_const(W.view()), options)));
 }
 
 TEST_CASE("the first value that is not finite is named") {

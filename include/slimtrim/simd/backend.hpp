@@ -11,6 +11,7 @@
 #include <slimtrim/simd/moe_layer.hpp>
 #include <slimtrim/simd/rows.hpp>
 #include <slimtrim/simd/rtn.hpp>
+#include <slimtrim/simd/select.hpp>
 
 #include <memory>
 #include <optional>
@@ -125,12 +126,21 @@ class simd_backend : public simd_product_backend {
     simd::row_cosines<simd_product_backend, T>(kernels(), *this, X, Y, out);
   }
 
-  /// slimtrim::rtn, the same bytes, in one pass where simd/rtn.hpp covers the options.
+  /// slimtrim::rtn_into, the same bytes, in one pass where simd/rtn.hpp covers the options.
   template <class T>
-  [[nodiscard]] quantized_matrix rtn(matrix_view<T const> W, quantize_options const& options,
-                                     vector_view<float const> column_weights) const {
-    if (simd::covers_rtn<T>(W, options)) return simd::rtn<T>(kernels(), run_on(), W, options);
-    return slimtrim::rtn(static_cast<eigen_backend const&>(*this), W, options, column_weights);
+  void rtn_into(matrix_view<T const> W, quantize_options const& options, quantized_matrix& out,
+                vector_view<float const> column_weights) const {
+    if (simd::covers_rtn<T>(W, options)) return simd::rtn_into<T>(kernels(), run_on(), W, options, out);
+    slimtrim::rtn_into(static_cast<eigen_backend const&>(*this), W, options, out, column_weights);
+  }
+
+  /// slimtrim::wanda_mask, the same bits, in one pass where simd/select.hpp covers the pattern.
+  template <class T>
+  [[nodiscard]] mask wanda_mask(matrix_view<T const> W, vector_view<float const> second_moments,
+                                sparsity const& pattern) const {
+    if (simd::covers_selection<T>(kernels(), W, pattern))
+      return simd::wanda_mask<T>(kernels(), run_on(), W, second_moments, pattern);
+    return slimtrim::wanda_mask(static_cast<eigen_backend const&>(*this), W, second_moments, pattern);
   }
 
   /// causal_attention of model/attention.hpp for few queries over a cache (simd/attention.hpp); false for any other.

@@ -163,6 +163,12 @@ struct kernel_table {
   void (*group_magnitudes)(element_kind, void const* row, index_t columns, index_t group, std::uint32_t* largest);
   void (*encode4)(element_kind, void const* row, index_t columns, index_t group, float const* scales,
                   std::uint32_t* words);
+  // Bits (64 columns a word) of the `keep` highest |w| norms[k] of every `group` (4 or 8, at most most_of_group) columns, equal
+  // ones by the lower column, of a row of floats, bfloat16 or float16. Columns are a multiple of 64. Returns the largest |w| as
+  // the bits of a float.
+  std::uint32_t (*keep_in_groups)(element_kind, void const* row, float const* norms, index_t columns, index_t group,
+                                  index_t keep, std::uint64_t* bits);
+  index_t most_of_group;
   // Places of two vectors of columns: first all even, then all odd ones. Its period is 2 * float lanes.
   index_t pair_period;
   // What `int8` takes off 8-bit codes before it multiplies them.

@@ -24,7 +24,7 @@ namespace simd {
 namespace detail {
 
 // Bytes of one weight's panels in a piece; a piece meets two weights, or one of every expert.
-inline constexpr index_t moe_piece_bytes = 32768;
+inline constexpr index_t moe_piece_bytes = 131072;
 
 /// One expert at work: its panels, the tokens that chose it with their factors, and where its hidden rows are kept.
 struct active_expert {

@@ -24,13 +24,13 @@ template <class T>
          group % block_columns == 0;
 }
 
-/// slimtrim::rtn, byte for byte, where covers_rtn. Deterministic for any executor. Throws as it does.
+/// slimtrim::rtn_into, byte for byte, where covers_rtn. Deterministic for any executor. Throws as it does.
 template <class T>
-[[nodiscard]] quantized_matrix rtn(kernel_table const& kernels, executor* run_on, matrix_view<T const> W,
-                                   quantize_options const& options) {
-  options.groups.check();
-  index_t const rows = W.extent(0), columns = W.extent(1), group = options.groups.block_columns(columns);
-  quantized_matrix out(rows, columns, options.grid, options.groups, options.scales_stored_as);
+void rtn_into(kernel_table const& kernels, executor* run_on, matrix_view<T const> W, quantize_options const& options,
+              quantized_matrix& out) {
+  index_t const rows = W.extent(0), columns = W.extent(1);
+  out.reshape(rows, columns, options.grid, options.groups, options.scales_stored_as);
+  index_t const group = options.groups.block_columns(columns);
   index_t const groups = out.scales.extent(1);
   std::atomic<bool> finite{true};
   constexpr index_t rows_a_piece = 16;
@@ -52,7 +52,6 @@ template <class T>
     }
   });
   if (!finite) slimtrim::detail::name_non_finite<T>(W, "rtn");
-  return out;
 }
 
 }  // namespace simd

@@ -87,7 +87,7 @@ template <element_kind Kind, int Tokens, int Panels>
 HWY_INLINE void exact_panels(panel_view const& view, index_t panel, index_t last, float_activations const& X,
                              output_rows out) {
   // Eight sums hide the latency of an addition, as far as a word has places to spread over.
-  constexpr int wanted = Tokens == 1 ? 8 : Tokens == 2 ? 2 : 1, ways = wanted < places<Kind> ? wanted : places<Kind>;
+  constexpr int wanted = Panels == 1 ? 8 / Tokens : 1, ways = wanted < places<Kind> ? wanted : places<Kind>;
   constexpr bool codes = Kind == element_kind::codes4 || Kind == element_kind::codes8;
   constexpr int words_a_block = static_cast<int>(bits_of(Kind));
   index_t const head_bytes = view.head_bytes(), groups_a_stretch = view.groups_a_stretch();
@@ -151,7 +151,7 @@ template <element_kind Kind, int Tokens>
 HWY_NOINLINE void exact_tokens(panel_view const& view, index_t panel, index_t panels, float_activations const& X,
                                output_rows out) {
   // One panel at a time is one stream of memory; two share what is read of the activations.
-  constexpr int together = Tokens == 1 ? 1 : 2;
+  constexpr int together = Tokens <= 4 ? 1 : 2;
   for (index_t p = 0; p < panels; p += together) {
     exact_panels<Kind, Tokens, together>(view, panel + p, panel + panels - 1, X, out);
     out.data += together * lanes * out.row_stride;

@@ -231,20 +231,20 @@ inline constexpr int panels_of_many = 1;
 template <element_kind Kind, bool Zeros>
 HWY_NOINLINE void int8_of(panel_view const& view, index_t panel, index_t panels, int8_activations const& X,
                           index_t tokens, output_rows out) {
-  index_t const together = tokens == 1 ? 1 : tokens <= 4 ? 2 : panels_of_many, last = panel + panels - 1;
+  index_t const together = tokens <= 4 ? 1 : panels_of_many, last = panel + panels - 1;
   for (index_t p = panel; p <= last; p += together) {
     switch (tokens) {
       case 1:
         int8_few<Kind, Zeros, 1, 1, false>(view, p, last, X, 0, out);
         break;
       case 2:
-        int8_few<Kind, Zeros, 2, 2, false>(view, p, last, X, 0, out);
+        int8_few<Kind, Zeros, 2, 1, false>(view, p, last, X, 0, out);
         break;
       case 3:
-        int8_few<Kind, Zeros, 3, 2, false>(view, p, last, X, 0, out);
+        int8_few<Kind, Zeros, 3, 1, false>(view, p, last, X, 0, out);
         break;
       case 4:
-        int8_few<Kind, Zeros, 4, 2, false>(view, p, last, X, 0, out);
+        int8_few<Kind, Zeros, 4, 1, false>(view, p, last, X, 0, out);
         break;
       default:
         int8_many<Kind, Zeros>(view, p, last, X, tokens, out);

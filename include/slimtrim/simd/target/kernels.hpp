@@ -14,6 +14,7 @@
 #include <slimtrim/simd/target/quantize.hpp>
 #include <slimtrim/simd/target/round.hpp>
 #include <slimtrim/simd/target/rows.hpp>
+#include <slimtrim/simd/target/select.hpp>
 #include <slimtrim/simd/target/tile.hpp>
 
 HWY_BEFORE_NAMESPACE();
@@ -37,6 +38,8 @@ inline kernel_table const* kernels() {
                                       .attend = attend,
                                       .group_magnitudes = group_magnitudes,
                                       .encode4 = encode4,
+                                      .keep_in_groups = keep_in_groups,
+                                      .most_of_group = most_of_group,
                                       .pair_period = 2 * row_width,
                                       .byte_offset = signed_codes<element_kind::codes8> ? 128 : 0,
                                       .streamed_tokens = exact_streamed_tokens};

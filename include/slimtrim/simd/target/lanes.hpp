@@ -87,6 +87,7 @@ HWY_INLINE vector_u part_add(vector_u a, std::uint32_t b) { return {a.value + b}
 HWY_INLINE vector_f part_larger(vector_f a, vector_f b) { return {a.value > b.value ? a.value : b.value}; }
 HWY_INLINE vector_f part_smaller(vector_f a, vector_f b) { return {a.value < b.value ? a.value : b.value}; }
 HWY_INLINE vector_i part_larger(vector_i a, vector_i b) { return {a.value > b.value ? a.value : b.value}; }
+HWY_INLINE std::int32_t part_largest(vector_i a) { return a.value; }
 HWY_INLINE vector_f part_div(vector_f a, vector_f b) { return {a.value / b.value}; }
 // For what is far below 2^22: adding 1.5 * 2^23 leaves the nearest whole number, ties to even, in the low bits.
 HWY_INLINE vector_i part_nearest(vector_f a) {
@@ -143,6 +144,7 @@ HWY_INLINE vector_u part_add(vector_u a, std::uint32_t b) { return hn::Add(a, hn
 HWY_INLINE vector_f part_larger(vector_f a, vector_f b) { return hn::Max(a, b); }
 HWY_INLINE vector_f part_smaller(vector_f a, vector_f b) { return hn::Min(a, b); }
 HWY_INLINE vector_i part_larger(vector_i a, vector_i b) { return hn::Max(a, b); }
+HWY_INLINE std::int32_t part_largest(vector_i a) { return hn::GetLane(hn::MaxOfLanes(tag_i{}, a)); }
 HWY_INLINE vector_f part_div(vector_f a, vector_f b) { return hn::Div(a, b); }
 HWY_INLINE vector_i part_nearest(vector_f a) { return hn::NearestInt(a); }
 HWY_INLINE void part_store(vector_i x, std::int32_t* p) { hn::StoreU(x, tag_i{}, p); }
@@ -168,6 +170,9 @@ HWY_INLINE vector_f part_as_float(vector_u a) { return hn::BitCast(tag_f{}, a); 
 #endif
 
 inline constexpr std::size_t parts = lanes / width;
+
+/// Whether multiply_add rounds once.
+inline constexpr bool fused_multiply_add = HWY_NATIVE_FMA && !HWY_HAVE_SCALABLE;
 
 /// `lanes` values of one kind, row r of a panel in lane r.
 template <class V>
@@ -206,6 +211,12 @@ HWY_INLINE floats smaller(floats const& a, floats const& b) {
 }
 HWY_INLINE integers larger(integers const& a, integers const& b) {
   SLIMTRIM_EACH_PART(integers, part_larger(a.part[i], b.part[i]));
+}
+/// The largest of all lanes.
+HWY_INLINE std::int32_t largest_lane(integers const& a) {
+  vector_i most = a.part[0];
+  SLIMTRIM_UNROLL for (std::size_t i = 1; i < parts; ++i) most = part_larger(most, a.part[i]);
+  return part_largest(most);
 }
 HWY_INLINE floats divide(floats const& a, floats const& b) { SLIMTRIM_EACH_PART(floats, part_div(a.part[i], b.part[i])); }
 /// The nearest whole numbers, ties to even, of numbers far below 2^22.

@@ -20,21 +20,39 @@ namespace HWY_NAMESPACE {
 template <class T>
 HWY_INLINE std::uint32_t group_largest(T const* w, index_t count) {
   integers largest = broadcast(std::int32_t{0});
-  for (index_t k = 0; k < count; k += lanes)
+  for (index_t k = 0; k < count; k += lanes) {
+    fetch_ahead(reinterpret_cast<std::byte const*>(w + k) + bytes_ahead, 1);
     largest = larger(largest, as_integers(mask(as_words(load(w + k)), 0x7fffffffU)));
-  std::int32_t all[lanes], most = 0;
-  store(largest, all);
-  for (std::int32_t const each : all) most = each > most ? each : most;
-  return static_cast<std::uint32_t>(most);
+  }
+  return static_cast<std::uint32_t>(largest_lane(largest));
 }
 
-/// Eight codes a word of 32 weights over `scale`: round(clamp(w / scale, -8, 7)) + 8, ties to even.
-template <class T>
-HWY_INLINE void encode_block(T const* w, floats const& scale, std::uint32_t* out) {
+/// Divides by one scale as division rounds, where the quotient is small enough to become a code.
+struct divisor {
+  floats scale, opposite, inverse;
+
+  HWY_INLINE explicit divisor(float value)
+      : scale(broadcast(value)), opposite(broadcast(-value)), inverse(broadcast(1.0F / value)) {}
+  HWY_INLINE floats exactly(floats const& w) const { return divide(w, scale); }
+  /// The same for scales in 2^-100 .. 2^100, at a third of the cost. With y = 1 / s rounded, q = w y is off by at most two
+  /// units in its last place, w - q s is exact when fused, and q + (w - q s) y rounds as w / s does (Markstein 1990): before
+  /// rounding it is within 2^-47 of the quotient, and two floats' quotient is no nearer than 2^-45 to where rounding changes
+  /// sides. Bounded first, so that nothing overflows; beyond 16 all quotients are one code.
+  HWY_INLINE floats by_inverse(floats const& w) const {
+    floats const q = smaller(larger(multiply(w, inverse), broadcast(-16.0F)), broadcast(16.0F));
+    return multiply_add(multiply_add(q, opposite, w), inverse, q);
+  }
+};
+
+/// Eight codes a word of 32 weights: round(clamp(w / scale, -8, 7)) + 8, ties to even.
+template <bool ByInverse, class T>
+HWY_INLINE void encode_block(T const* w, divisor const& by, std::uint32_t* out) {
   auto* const bytes = reinterpret_cast<std::uint8_t*>(out);
   SLIMTRIM_UNROLL for (int k = 0; k < static_cast<int>(block_columns); k += lanes) {
-    floats const bounded = smaller(larger(divide(load(w + k), scale), broadcast(-8.0F)), broadcast(7.0F));
-    store_nibbles(add(nearest(bounded), broadcast(std::int32_t{8})), bytes + k / 2);
+    floats const quotient = ByInverse ? by.by_inverse(load(w + k)) : by.exactly(load(w + k));
+    floats const bounded = smaller(larger(quotient, broadcast(-8.0F)), broadcast(7.0F));
+    // 1.5 * 2^23 + 8 leaves the whole number nearest to the rest, plus 8, in the low bits; 8 is even, so ties stay as they are.
+    store_nibbles(as_integers(mask(as_words(add(bounded, broadcast(12582920.0F))), 15U)), bytes + k / 2);
   }
 }
 
@@ -48,8 +66,15 @@ template <class T>
 HWY_NOINLINE void encode_of(T const* row, index_t columns, index_t group, float const* scales, std::uint32_t* out) {
   for (index_t first = 0; first < columns; first += group, ++scales) {
     index_t const last = first + group < columns ? first + group : columns;
-    floats const scale = broadcast(*scales);
-    for (index_t k = first; k < last; k += block_columns) encode_block(row + k, scale, out + k / 8);
+    divisor const by(*scales);
+    if (fused_multiply_add && *scales >= 0x1p-100F && *scales <= 0x1p100F) {
+      for (index_t k = first; k < last; k += block_columns) {
+        __builtin_prefetch(out + k / 8 + bytes_ahead / 16, 1);
+        encode_block<true>(row + k, by, out + k / 8);
+      }
+    } else {
+      for (index_t k = first; k < last; k += block_columns) encode_block<false>(row + k, by, out + k / 8);
+    }
   }
 }
 

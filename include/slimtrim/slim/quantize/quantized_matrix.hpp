@@ -9,6 +9,7 @@
 #include <slimtrim/tensor/quantized_view.hpp>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace slimtrim {
 inline namespace v0 {
@@ -27,14 +28,27 @@ struct quantized_matrix {
 
   quantized_matrix() = default;
   /// Storage for all parts; words, scales and zeros are to be written.
-  quantized_matrix(index_t out, index_t in, uniform_grid code_grid, grouping shape, scale_type stored_as)
-      : rows(out), columns(in), grid(code_grid), groups(shape), scales_stored_as(stored_as) {
-    grid.check();
-    groups.check();
-    words = matrix<std::uint32_t>(out, packed_words(in, grid.bits));
+  quantized_matrix(index_t out, index_t in, uniform_grid code_grid, grouping shape, scale_type stored_as) {
+    reshape(out, in, code_grid, shape, stored_as);
+  }
+
+  /// The same on an object that exists: parts whose shape stays keep their memory (and what is in it), others get new.
+  void reshape(index_t out, index_t in, uniform_grid code_grid, grouping shape, scale_type stored_as) {
+    code_grid.check();
+    shape.check();
+    rows = out, columns = in, grid = code_grid, groups = shape, scales_stored_as = stored_as;
+    auto const fit = [](auto& part, index_t down, index_t across) {
+      if (part.extent(0) != down || part.extent(1) != across)
+        part = std::remove_reference_t<decltype(part)>(down, across);
+    };
     index_t const blocks_down = ceil_div(out, groups.block_rows(out)), blocks_across = groups.groups(in);
-    scales = matrix<float>(blocks_down, blocks_across);
-    if (!grid.symmetric) zeros = matrix<std::uint8_t>(blocks_down, blocks_across);
+    fit(words, out, packed_words(in, grid.bits));
+    fit(scales, blocks_down, blocks_across);
+    if (grid.symmetric)
+      zeros = {};
+    else
+      fit(zeros, blocks_down, blocks_across);
+    column_group = {};
   }
 
   [[nodiscard]] quantized_view<> view() const {
@@ -61,7 +75,9 @@ struct quantized_matrix {
     if (!grid.symmetric) zeros(block_row, group) = static_cast<std::uint8_t>(value.zero);
   }
   /// Packs one row of codes, one byte each.
-  void set_row(index_t r, std::uint8_t const* codes) { pack_codes(codes, columns, grid.bits, words.view().data + r * words.extent(1)); }
+  void set_row(index_t r, std::uint8_t const* codes) {
+    pack_codes(codes, columns, grid.bits, words.view().data + r * words.extent(1));
+  }
 
   /// Bytes of codes, scales (in their stored type) and zero points (packed).
   [[nodiscard]] index_t bytes() const {

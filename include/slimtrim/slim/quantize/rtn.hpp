@@ -72,11 +72,10 @@ inline bool quantize_row(float const* values, index_t r, quantize_options const&
     index_t const n = std::min(width, columns - c);
     std::uint32_t const magnitude = largest_magnitude_bits(values + c, n);
     if (magnitude >= 0x7f800000U) return false;
-    scale_and_zero const at =
-        options.scale == scale_rule::absmax && options.grid.symmetric
-            ? options.grid.from_range(0.0F, bits_as<float>(magnitude), options.scales_stored_as)
-            : fit_scale(options.grid, values + c, n, options.scales_stored_as, options.scale,
-                        column_weights != nullptr ? column_weights + c : nullptr, options.search);
+    scale_and_zero const at = options.scale == scale_rule::absmax && options.grid.symmetric
+                                  ? options.grid.from_range(0.0F, bits_as<float>(magnitude), options.scales_stored_as)
+                                  : fit_scale(options.grid, values + c, n, options.scales_stored_as, options.scale,
+                                              column_weights != nullptr ? column_weights + c : nullptr, options.search);
     out.set(r, g, at);
     if (codes != nullptr) encode_run(out.grid, values + c, n, at, codes + c);
   }
@@ -95,8 +94,9 @@ bool fit_tensor_scale(matrix_view<T const> W, quantize_options const& options, f
   if (column_weights != nullptr)
     for (index_t r = 0; r < W.extent(0); ++r) weights.insert(weights.end(), column_weights, column_weights + columns);
   if (W.size() > 0)
-    out.set(0, 0, fit_scale(options.grid, all.data(), W.size(), options.scales_stored_as, options.scale,
-                            column_weights != nullptr ? weights.data() : nullptr, options.search));
+    out.set(0, 0,
+            fit_scale(options.grid, all.data(), W.size(), options.scales_stored_as, options.scale,
+                      column_weights != nullptr ? weights.data() : nullptr, options.search));
   return true;
 }
 
@@ -135,24 +135,32 @@ bool quantize_rows(executor* run_on, matrix_view<T const> W, quantize_options co
 /// W: [out, in], float, bfloat16 or float16 in any layout. column_weights: [in] or empty, used by scale_rule::weighted.
 /// Scales are rounded to `options.scales_stored_as` before codes are chosen. Decoded error of a value inside the range:
 /// at most half a step, plus for the symmetric grid the half step above the largest code and the rounding of the scale.
-/// Throws `input_error` naming the first NaN or Inf, `error` for bits outside 1 to 8. Byte-identical for any executor.
-/// Cost O(out * in); scratch one row a thread.
+/// `out` keeps the memory that has the right shape already: who quantises matrix after matrix pays for no page of fresh
+/// memory. Throws `input_error` naming the first NaN or Inf (`out` then holds no result), `error` for bits outside 1
+/// to 8. Byte-identical for any executor. Cost O(out * in); scratch one row a thread.
 template <host_backend B, matrix_like M>
-[[nodiscard]] quantized_matrix rtn(B const& backend, M&& weight, quantize_options const& options = {},
-                                   vector_view<float const> column_weights = {}) {
+void rtn_into(B const& backend, M&& weight, quantize_options const& options, quantized_matrix& out,
+              vector_view<float const> column_weights = {}) {
   auto const W = as_const_matrix(weight);
   using T = typename std::remove_cvref_t<decltype(W)>::value_type;
-  if (column_weights.data != nullptr)
-    expects_equal(column_weights.extent(0), W.extent(1), "rtn", "column weights");
-  if constexpr (requires { backend.rtn(W, options, column_weights); }) {
-    return backend.rtn(W, options, column_weights);
+  if (column_weights.data != nullptr) expects_equal(column_weights.extent(0), W.extent(1), "rtn", "column weights");
+  if constexpr (requires { backend.rtn_into(W, options, out, column_weights); }) {
+    backend.rtn_into(W, options, out, column_weights);
   } else {
-    quantized_matrix out(W.extent(0), W.extent(1), options.grid, options.groups, options.scales_stored_as);
+    out.reshape(W.extent(0), W.extent(1), options.grid, options.groups, options.scales_stored_as);
     bool const weighted = options.scale == scale_rule::weighted && column_weights.data != nullptr;
     if (!detail::quantize_rows<T>(backend.run_on(), W, options, weighted ? column_weights.data : nullptr, true, out))
       detail::name_non_finite<T>(W, "rtn");
-    return out;
   }
+}
+
+/// rtn_into a matrix of its own.
+template <host_backend B, matrix_like M>
+[[nodiscard]] quantized_matrix rtn(B const& backend, M&& weight, quantize_options const& options = {},
+                                   vector_view<float const> column_weights = {}) {
+  quantized_matrix out;
+  rtn_into(backend, weight, options, out, column_weights);
+  return out;
 }
 
 /// W rounded to any grid and back, in float: `out[r, c] = Q(W[r, c])`, out: [out, in]. For grids without integer codes
@@ -180,7 +188,8 @@ void round_to_grid(B const& backend, M&& weight, G const& code_grid, grouping gr
         }
       scale_and_zero const at = code_grid.from_range(range.lowest, range.highest, stored_as);
       for (index_t r = first; r < last; ++r)
-        for (index_t k = c; k < end; ++k) out(r, k) = code_grid.decode(code_grid.encode(static_cast<float>(W(r, k)), at), at);
+        for (index_t k = c; k < end; ++k)
+          out(r, k) = code_grid.decode(code_grid.encode(static_cast<float>(W(r, k)), at), at);
     }
   });
 }

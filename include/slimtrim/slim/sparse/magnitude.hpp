@@ -2,9 +2,9 @@
 #pragma once
 
 #include <slimtrim/backend/tensor_backend.hpp>
-#include <slimtrim/core/executor.hpp>
 #include <slimtrim/slim/quantize/rtn.hpp>
 #include <slimtrim/slim/sparse/mask.hpp>
+#include <slimtrim/slim/sparse/wanda.hpp>
 #include <slimtrim/tensor/adapt.hpp>
 
 #include <cmath>
@@ -16,8 +16,9 @@ inline namespace v0 {
 
 /// Keeps the largest |W_ij|: of the whole matrix for an unstructured rate, of every M inputs of a row for N:M.
 ///
-/// W: [out, in], float, bfloat16 or float16. floor(rate out in) elements are pruned. Ties keep the lower (row-major) index. Throws
-/// `input_error` naming the first NaN or Inf. Cost O(out in); scratch 12 bytes an element for an unstructured rate.
+/// W: [out, in], float, bfloat16 or float16. floor(rate out in) elements are pruned. Ties keep the lower (row-major)
+/// index. Throws `input_error` naming the first NaN or Inf. Cost O(out in); scratch 12 bytes an element for an
+/// unstructured rate.
 template <host_backend B, matrix_like M>
 [[nodiscard]] mask magnitude_mask(B const& backend, M&& weight, sparsity const& pattern) {
   auto const W = as_const_matrix(weight);
@@ -25,18 +26,11 @@ template <host_backend B, matrix_like M>
   pattern.check();
   detail::name_non_finite<T>(W, "magnitude_mask");
   index_t const n = W.extent(0), c = W.extent(1);
-  mask out(n, c);
   if (pattern.structured()) {
-    parallel_for(backend.run_on(), ceil_div(n, 16), [&](index_t piece) {
-      buffer<float> scores(c);
-      std::vector<std::uint64_t> keys;
-      for (index_t r = piece * 16; r < std::min(n, (piece + 1) * 16); ++r) {
-        for (index_t j = 0; j < c; ++j) scores[j] = std::fabs(static_cast<float>(W(r, j)));
-        detail::mask_row(scores.data(), r, pattern, out, keys);
-      }
-    });
-    return out;
+    buffer<float> const ones(c, 1.0F);
+    return wanda_mask(backend, W, vector_view<float const>(ones.data(), c), pattern);
   }
+  mask out(n, c);
   buffer<float> scores(n * c);
   for (index_t r = 0; r < n; ++r)
     for (index_t j = 0; j < c; ++j) scores[r * c + j] = std::fabs(static_cast<float>(W(r, j)));
