@@ -65,6 +65,7 @@ HWY_INLINE floats plain_element(words const& x) {
 template <int Tokens, int Panels, int Ways>
 struct running_sums {
   floats at[std::size_t{Panels}][std::size_t{Tokens}][std::size_t{Ways}];
+  HWY_INLINE running_sums() {}
 };
 
 template <element_kind Kind, int Tokens, int Panels, int Ways, int Place>

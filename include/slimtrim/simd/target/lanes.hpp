@@ -178,6 +178,8 @@ inline constexpr bool fused_multiply_add = HWY_NATIVE_FMA && !HWY_HAVE_SCALABLE;
 template <class V>
 struct panel_lanes {
   V part[parts];
+  // Written out, because an implicit one lacks the instruction set that Highway's vectors have on ARM.
+  HWY_INLINE panel_lanes() {}
 };
 using floats = panel_lanes<vector_f>;
 using words = panel_lanes<vector_u>;

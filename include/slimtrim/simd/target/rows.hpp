@@ -20,6 +20,7 @@ namespace HWY_NAMESPACE {
 /// Running sums of x y, x x and y y, two of each so that additions do not wait for one another.
 struct cosine_lanes {
   row_vector xy[2], xx[2], yy[2];
+  HWY_INLINE cosine_lanes() {}
 };
 
 template <element_kind Kind>
