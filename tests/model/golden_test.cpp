@@ -1,9 +1,12 @@
 // The bundled model against numbers of an independent float32 implementation (golden.json; README.txt of the data).
 //
-// Tolerance: golden.json states how far its own float32 pass is from float64, 7.2e-6 at the worst logit. Ours is another
-// float32 pass with sums in another order, so the two may differ by the sum of both errors; 3e-5 is twice that. Values
-// derived from logits or states by means of norm at most one get the same bound, scaled where they are larger than one.
+// Tolerance: golden.json states how far its own float32 pass is from float64, 7.2e-6 at the worst logit. Ours is
+// another float32 pass with sums in another order, so the two may differ by the sum of both errors; 3e-5 is twice that.
+// Values derived from logits or states by means of norm at most one get the same bound, scaled where they are larger
+// than one.
 #include <model/support.hpp>
+
+#include <slimtrim/model/kv_cache.hpp>
 
 #include <doctest/doctest.h>
 
@@ -113,6 +116,36 @@ TEST_CASE("input64: logits and likelihoods") {
   CHECK(squares == doctest::Approx(golden.at("logits_checksum_sumsq").get<double>()).epsilon(2e-6));
 }
 
+TEST_CASE("input64: likelihoods token by token from every kind of cache") {
+  auto const& golden = tiny_mixtral_golden().at("input64");
+  model const& m = tiny_mixtral();
+  auto const ids = input64();
+  double const expected = golden.at("mean_nll_63_targets").get<double>();
+  struct kept {
+    kv_precision precision;
+    double within;
+  };
+  // Keys and values are rounded to 2^-11 of themselves, or to 2^-8 of the largest of their head, in eight layers; the
+  // mean of 63 likelihoods moves by a small part of that. A near-tie of the router may flip one token's experts, a
+  // hundredth of a nat.
+  for (kept const& each :
+       {kept{kv_precision::floating, tolerance}, kept{kv_precision::float16, 5e-4}, kept{kv_precision::int8, 5e-3}}) {
+    kv_cache cache(m.config, 64, each.precision);
+    forward_workspace work;
+    tensor<float, 2> state(1, m.config.hidden), logits(1, m.config.vocabulary);
+    double sum = 0;
+    for (index_t t = 0; t < 63; ++t) {
+      token_sequence const part[1] = {{1, t, &cache}};
+      forward(eigen_backend(), m, std::span(ids).subspan(static_cast<std::size_t>(t), 1),
+              std::span<token_sequence const>(part), state.view(), work);
+      final_logits(eigen_backend(), m.config, m.ends, state.view(), logits.view(), work);
+      sum += negative_log_likelihood(row(as_const(logits.view()), 0), ids[static_cast<std::size_t>(t) + 1]);
+    }
+    MESSAGE("off by ", std::abs(sum / 63 - expected));
+    CHECK(std::abs(sum / 63 - expected) < each.within);
+  }
+}
+
 TEST_CASE("input64: residual stream and similarities") {
   auto const& golden = tiny_mixtral_golden().at("input64");
   auto const& seen = input64_pass().seen;
@@ -130,7 +163,8 @@ TEST_CASE("input64: residual stream and similarities") {
   }
   for (std::size_t i = 0; i < 8; ++i) {
     CAPTURE(i);
-    CHECK(std::abs(mean_cosine(seen.before[i], seen.after[i]) - golden.at("cosine_block")[i].get<double>()) < tolerance);
+    CHECK(std::abs(mean_cosine(seen.before[i], seen.after[i]) - golden.at("cosine_block")[i].get<double>()) <
+          tolerance);
     CHECK(std::abs(mean_cosine(seen.before[i], seen.middle[i]) - golden.at("cosine_attn_sublayer")[i].get<double>()) <
           tolerance);
     CHECK(std::abs(mean_cosine(seen.middle[i], seen.after[i]) - golden.at("cosine_moe_sublayer")[i].get<double>()) <

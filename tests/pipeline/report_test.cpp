@@ -51,6 +51,14 @@ void fill(temporary_folder const& folder) {
 
 }  // namespace
 
+TEST_CASE("a name may hold points; the word before .json is none of it") {
+  CHECK(report_name("a/drop.compress.json") == "drop");
+  CHECK(report_name("search-0.22.eval.json") == "search-0.22");
+  CHECK(report_name("search-0.22.json") == "search-0.22");
+  CHECK(report_name("list.json") == "list");
+  CHECK(report_name("v1.2-b.json") == "v1.2-b");
+}
+
 TEST_CASE("files are told apart by their keys") {
   temporary_folder const folder;
   fill(folder);

@@ -32,6 +32,15 @@ struct report_documents {
   std::vector<std::pair<std::string, ordered_json>> searches;
 };
 
+/// What a file is about: its name without .json and without the word before it, if there is one (NAME.compress.json, NAME.eval.json;
+/// the name may hold points, as those of numbers).
+[[nodiscard]] inline std::string report_name(std::filesystem::path const& path) {
+  std::filesystem::path const stem = path.stem();
+  std::string const word = stem.extension().native();
+  bool const letters = word.size() > 1 && std::all_of(word.begin() + 1, word.end(), [](char c) { return c >= 'a' && c <= 'z'; });
+  return letters ? stem.stem().native() : stem.native();
+}
+
 /// Reads every .json file of a folder. Throws `input_error` for a folder without any, or a file that is not JSON.
 [[nodiscard]] inline report_documents read_report_folder(std::filesystem::path const& folder) {
   std::error_code code;
@@ -45,8 +54,7 @@ struct report_documents {
   for (auto const& path : files) {
     ordered_json document = read_json_file(path);
     if (!document.is_object()) continue;
-    std::string name = path.filename().native();
-    name.resize(name.find('.'));
+    std::string const name = report_name(path);
     report_documents::model& model = models[name];
     model.name = name;
     if (document.contains("front")) {

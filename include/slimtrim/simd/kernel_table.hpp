@@ -159,7 +159,8 @@ struct kernel_table {
   void (*attend)(key_value_head const&, float const* q, index_t q_stride, index_t queries, float scale, float* scores,
                  float* z, index_t z_stride);
   // The largest |w| of every `group` columns of a row of floats, bfloat16 or float16, as the bits of a float (not finite: at
-  // least 0x7f800000), and the row's symmetric 4-bit codes over given scales. Columns and groups are multiples of 32.
+  // least 0x7f800000), and the row's symmetric 4-bit codes over given scales, whose quotients must be finite. Columns and groups
+  // are multiples of 32.
   void (*group_magnitudes)(element_kind, void const* row, index_t columns, index_t group, std::uint32_t* largest);
   void (*encode4)(element_kind, void const* row, index_t columns, index_t group, float const* scales,
                   std::uint32_t* words);

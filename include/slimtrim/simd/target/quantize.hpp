@@ -34,12 +34,12 @@ struct divisor {
   HWY_INLINE explicit divisor(float value)
       : scale(broadcast(value)), opposite(broadcast(-value)), inverse(broadcast(1.0F / value)) {}
   HWY_INLINE floats exactly(floats const& w) const { return divide(w, scale); }
-  /// The same for scales in 2^-100 .. 2^100, at a third of the cost. With y = 1 / s rounded, q = w y is off by at most two
-  /// units in its last place, w - q s is exact when fused, and q + (w - q s) y rounds as w / s does (Markstein 1990): before
-  /// rounding it is within 2^-47 of the quotient, and two floats' quotient is no nearer than 2^-45 to where rounding changes
-  /// sides. Bounded first, so that nothing overflows; beyond 16 all quotients are one code.
+  /// The same for scales in 2^-100 .. 2^100 and quotients that are finite (beyond 16 all are one code), at a third of the cost. With y = 1 / s rounded, q = w y is off
+  /// by at most two units in its last place, w - q s is exact when fused, and q + (w - q s) y rounds as w / s does (Markstein
+  /// 1990): before rounding it is within 2^-47 of the quotient, and two floats' quotient is no nearer than 2^-45 to where rounding
+  /// changes sides.
   HWY_INLINE floats by_inverse(floats const& w) const {
-    floats const q = smaller(larger(multiply(w, inverse), broadcast(-16.0F)), broadcast(16.0F));
+    floats const q = multiply(w, inverse);
     return multiply_add(multiply_add(q, opposite, w), inverse, q);
   }
 };
@@ -67,13 +67,14 @@ HWY_NOINLINE void encode_of(T const* row, index_t columns, index_t group, float 
   for (index_t first = 0; first < columns; first += group, ++scales) {
     index_t const last = first + group < columns ? first + group : columns;
     divisor const by(*scales);
+    std::uint32_t* to = out + first / 8;
     if (fused_multiply_add && *scales >= 0x1p-100F && *scales <= 0x1p100F) {
-      for (index_t k = first; k < last; k += block_columns) {
-        __builtin_prefetch(out + k / 8 + bytes_ahead / 16, 1);
-        encode_block<true>(row + k, by, out + k / 8);
+      for (index_t k = first; k < last; k += block_columns, to += 4) {
+        __builtin_prefetch(to + bytes_ahead / 16, 1);
+        encode_block<true>(row + k, by, to);
       }
     } else {
-      for (index_t k = first; k < last; k += block_columns) encode_block<false>(row + k, by, out + k / 8);
+      for (index_t k = first; k < last; k += block_columns, to += 4) encode_block<false>(row + k, by, to);
     }
   }
 }
