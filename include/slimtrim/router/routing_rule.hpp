@@ -51,6 +51,8 @@ struct routing_rule {
   group_score group_by = group_score::maximum;
   /// The weight multiplies the expert's input instead of its output.
   bool weight_scales_input = false;
+
+  friend bool operator==(routing_rule const&, routing_rule const&) = default;
 };
 
 /// Throws `error` that names the field when `rule` cannot route among `experts` experts.

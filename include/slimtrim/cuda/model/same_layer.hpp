@@ -15,6 +15,17 @@ namespace cuda {
 
 namespace detail {
 
+// Whether two views with the same extents have the same elements in the same places.
+template <class T>
+[[nodiscard]] bool same_memory(matrix_view<T> a, matrix_view<T> b) {
+  return a.data == b.data && a.stride(0) == b.stride(0) && a.stride(1) == b.stride(1);
+}
+[[nodiscard]] inline bool same_codes(quantized_view<> const& a, quantized_view<> const& b) {
+  return a.words == b.words && a.words_per_row == b.words_per_row && a.bits == b.bits && a.block_rows == b.block_rows &&
+         a.block_columns == b.block_columns && a.column_group == b.column_group && same_memory(a.scales, b.scales) &&
+         same_memory(a.zeros, b.zeros);
+}
+
 [[nodiscard]] inline bool same_weight(weight const& a, weight const& b) {
   // A weight that does not keep its memory alive cannot be told from another in its place.
   if (a.storage == nullptr || a.storage != b.storage || a.view.index() != b.view.index() || a.rows() != b.rows() ||
@@ -24,11 +35,14 @@ namespace detail {
       [&](auto const& x) {
         auto const& y = std::get<std::remove_cvref_t<decltype(x)>>(b.view);
         if constexpr (requires { x.words; })
-          return x.words == y.words;
+          return same_codes(x, y);
         else if constexpr (requires { x.values; })
-          return x.values.data == y.values.data && x.mask.words == y.mask.words;
+          return same_memory(x.values, y.values) && x.mask.words == y.mask.words &&
+                 x.mask.words_per_row == y.mask.words_per_row;
+        else if constexpr (requires { x.stride(0); })
+          return same_memory(x, y);
         else
-          return x.data == y.data;
+          return x.data == y.data && x.layout == y.layout;
       },
       a.view);
 }
@@ -48,8 +62,8 @@ template <class T, class Same>
                      }) &&
          a.feed_forward_norm == b.feed_forward_norm && same_option(a.dense, b.dense, same_swiglu) &&
          same_option(a.moe, b.moe, [](moe_weights const& x, moe_weights const& y) {
-           return same_weight(x.router, y.router) && x.selection_bias == y.selection_bias &&
-                  x.rule.top_k == y.rule.top_k && same_option(x.shared, y.shared, same_swiglu) &&
+           return same_weight(x.router, y.router) && x.selection_bias == y.selection_bias && x.rule == y.rule &&
+                  same_option(x.shared, y.shared, same_swiglu) &&
                   std::equal(x.experts.begin(), x.experts.end(), y.experts.begin(), y.experts.end(),
                              [](expert_weights const& e, expert_weights const& f) {
                                return e.novice == f.novice && (e.is_novice() || same_swiglu(e.swiglu, f.swiglu));
