@@ -78,7 +78,7 @@ struct mlp {
     auto const found = device.download<float>(Y);
 
     // Sums of n products in float are off by (n + 4) 2^-24 of the sum of magnitudes at most, scales included. silu has
-    // a slope of at most 1.1, exp and division are off by 2^-21; the activations between are rounded to 8 bits, 2^-9.
+    // a slope of at most 1.1, exp and division are off by 2^-21; the activations between are rounded to 8 bits, 2^-8.
     plain_matrix const x(X, tokens, hidden);
     double const by_hidden = static_cast<double>(hidden + 4) * 0x1p-24,
                  by_width = static_cast<double>(width + 4) * 0x1p-24;
@@ -90,7 +90,7 @@ struct mlp {
         double const silu = a.sum * (0.5 + 0.5 * std::tanh(0.5 * a.sum));
         inner[at] = silu * b.sum;
         doubt[at] = by_hidden * (1.1 * a.size * std::abs(b.sum) + std::abs(silu) * b.size) * 1.01 +
-                    std::abs(inner[at]) * (0x1p-9 + 0x1p-21) * 1.01;
+                    std::abs(inner[at]) * (0x1p-8 + 0x1p-21) * 1.01;
       }
       for (index_t j = 0; j < hidden; ++j) {
         auto const y = dot(inner.data(), down.row(j), width);
