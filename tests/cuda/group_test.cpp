@@ -13,6 +13,8 @@ using namespace slimtrim;
 
 namespace {
 
+constexpr std::int32_t poison = 7777;
+
 // expert(pair) < 0: the slot is not used.
 template <class Expert>
 void check(index_t tokens, index_t slots, index_t experts, Expert const& expert) {
@@ -27,9 +29,13 @@ void check(index_t tokens, index_t slots, index_t experts, Expert const& expert)
     indices.view().data[p] = e;
     if (e >= 0) buckets[static_cast<std::size_t>(e)].push_back(static_cast<std::int32_t>(p));
   }
-  auto const offsets = device.vector<std::int32_t>(experts + 1), in_order = device.vector<std::int32_t>(pairs),
-             position = device.vector<std::int32_t>(pairs), active = device.vector<std::int32_t>(experts),
-             count = device.vector<std::int32_t>(1);
+  // Another poison than -1, which is a position.
+  auto const poisoned = [&](index_t count) {
+    std::vector<std::int32_t> const some(static_cast<std::size_t>(count), poison);
+    return device_vector<std::int32_t>(device.keep<std::int32_t>(some.data(), count), count);
+  };
+  auto const offsets = poisoned(experts + 1), in_order = poisoned(pairs), position = poisoned(pairs),
+             active = poisoned(experts), count = poisoned(1);
   device_matrix<std::int32_t const> const sent(device.keep<std::int32_t>(indices.view().data, pairs), tokens, slots);
   cuda::group_pairs(device.backend().on(), sent, experts,
                     {offsets.data, in_order.data, position.data, active.data, count.data});
@@ -46,7 +52,7 @@ void check(index_t tokens, index_t slots, index_t experts, Expert const& expert)
   CHECK(device.download<std::int32_t>(offsets) == begins);
   CHECK(device.download<std::int32_t>(position) == places);
   auto found = device.download<std::int32_t>(in_order), found_active = device.download<std::int32_t>(active);
-  for (std::size_t i = all.size(); i < found.size(); ++i) REQUIRE(found[i] == -1);  // poison: nothing behind the last
+  for (std::size_t i = all.size(); i < found.size(); ++i) REQUIRE(found[i] == poison);
   found.resize(all.size());
   CHECK(found == all);
   REQUIRE(device.download<std::int32_t>(count).front() == static_cast<std::int32_t>(busy.size()));
