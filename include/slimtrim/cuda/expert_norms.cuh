@@ -2,13 +2,13 @@
 // one read of the outputs, then sums over pairs.
 #pragma once
 
+#include <slimtrim/cuda/expert_sums.cuh>
 #include <slimtrim/cuda/group.cuh>
 #include <slimtrim/cuda/router_statistics.cuh>
 #include <slimtrim/statistics/expert_norms.hpp>
 
 #include <cmath>
 #include <cstdint>
-#include <vector>
 
 namespace slimtrim {
 inline namespace v0 {
@@ -120,20 +120,15 @@ enum class output_weight { none, applied };
 /// Sums over routed tokens on the device, in double; `sums()` brings them to the host, for slimtrim::expert_norms::add.
 class expert_norm_accumulator {
  public:
-  expert_norm_accumulator(context& on, index_t experts) : experts_(experts), memory_(experts * (8 + experts)) {
-    expects(experts >= 1 && experts <= 8192, "cuda::expert_norm_accumulator", "experts: expected 1 .. 8192");
-    clear(on);
-  }
-  void clear(context& on) {
-    check(cudaMemsetAsync(memory_.data(), 0, sizeof(double) * static_cast<std::size_t>(memory_.size()), on.stream()),
-          "cuda::expert_norm_accumulator");
-  }
+  expert_norm_accumulator(context& on, index_t experts)
+      : memory_(on, experts, 8, 1, "cuda::expert_norm_accumulator") {}
+  void clear(context& on) { memory_.clear(on); }
   /// Adds tokens; enqueued. outputs: [tokens * slots or more, hidden], the row of a pair where `groups` says it stands;
   /// with output_weight::applied a pair of weight 0 counts as an output of 0. change: [tokens], s_t = 1 - cos(x', x' +
   /// MoE), or no data. Two launches; reads the outputs once. Scratch: 8 bytes a pair. Deterministic.
   void add(context& on, device_routing const& routing, expert_groups const& groups, device_matrix<float const> outputs,
            output_weight weight, device_vector<double const> change = {}) {
-    routing.check(experts_, "cuda::expert_norm_accumulator");
+    routing.check(memory_.experts(), "cuda::expert_norm_accumulator");
     index_t const pairs = routing.tokens() * routing.slots();
     expects(outputs.extent(0) >= pairs, "cuda::expert_norm_accumulator", "rows of outputs: expected one a pair");
     expects(change.data == nullptr || (change.extent(0) == routing.tokens() && change.stride(0) == 1),
@@ -141,32 +136,23 @@ class expert_norm_accumulator {
     if (pairs == 0) return;
     auto const norms = on.scratch_for<float>(2 * pairs);
     launch(on.stream(), {dim3(blocks_for(ceil_div(pairs, 8))), 256, 0}, detail::norms_of_pairs, outputs, groups.offsets,
-           static_cast<int>(experts_), norms.data(), norms.data() + pairs);
-    launch(on.stream(), {dim3(blocks_for(experts_)), detail::statistics_threads, 0}, detail::sum_expert_norms, routing,
+           static_cast<int>(memory_.experts()), norms.data(), norms.data() + pairs);
+    launch(on.stream(), {dim3(blocks_for(memory_.experts())), detail::statistics_threads, 0}, detail::sum_expert_norms, routing,
            detail::all_pair_norms{norms.data(), groups.position, weight == output_weight::applied},
-           norms.data() + pairs, change.data, detail::expert_sums{memory_.data(), experts_});
+           norms.data() + pairs, change.data, memory_.view());
   }
   /// What was added since the last `clear`. Waits for the device.
   [[nodiscard]] expert_norm_sums sums(context& on) const {
-    std::vector<double> all(static_cast<std::size_t>(memory_.size()));
-    copy_to_host(on.stream(), memory_.data(), memory_.size(), all.data());
-    auto from = all.cbegin();
-    auto const take = [&](index_t count) {
-      auto const begin = from;
-      from += count;
-      return std::vector<double>(begin, from);
-    };
     expert_norm_sums out;
-    for (auto* field : {&out.norm, &out.square, &out.weighted, &out.raw_weighted, &out.renormalised_weighted,
-                        &out.weighted_square, &out.change_weighted, &out.largest})
-      *field = take(experts_);
-    out.pair = take(experts_ * experts_);
+    memory_.download(on,
+                     {&out.norm, &out.square, &out.weighted, &out.raw_weighted, &out.renormalised_weighted,
+                      &out.weighted_square, &out.change_weighted, &out.largest},
+                     {&out.pair});
     return out;
   }
 
  private:
-  index_t experts_;
-  device_buffer<double> memory_;
+  detail::expert_sum_memory memory_;
 };
 
 }  // namespace cuda

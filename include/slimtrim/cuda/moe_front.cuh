@@ -6,6 +6,7 @@
 #include <slimtrim/cuda/moe_view.cuh>
 #include <slimtrim/cuda/rms_norm.cuh>
 #include <slimtrim/cuda/route.cuh>
+#include <slimtrim/cuda/router_logits.cuh>
 
 #include <cstdint>
 
@@ -59,8 +60,7 @@ __global__ void __launch_bounds__(front_threads, 2)
                      device_report* report, expert_groups groups, unsigned* ticket) {
   __shared__ double slots[front_threads / 32];
   __shared__ bool is_last;
-  int const warp = static_cast<int>(threadIdx.x / 32), lane = static_cast<int>(threadIdx.x % 32);
-  int const experts = static_cast<int>(layer.experts), chunks = static_cast<int>(layer.hidden / 8);
+  int const experts = static_cast<int>(layer.experts);
   index_t const token = blockIdx.x;
   unsigned char* const bytes = shared_memory();
   std::size_t const route_size = route_bytes(layer.experts, layer.rule.groups);
@@ -69,24 +69,10 @@ __global__ void __launch_bounds__(front_threads, 2)
   normalise_row<T, front_threads>(X, added, weight, epsilon, N, token, slots, row);
   sync_block();
   auto const* const x = reinterpret_cast<words4 const*>(row);
-  for (int j = warp; j < experts; j += front_threads / 32) {
-    auto const* const w = reinterpret_cast<words4 const*>(layer.router.data + j * layer.router.stride(0));
-    float sum = 0;
-#pragma unroll 8
-    for (int c = lane; c < chunks; c += 32) {
-      words4 const a = x[c], b = load_shared_by_blocks(w + c);
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int upper = 0; upper < 2; ++upper)
-          sum += static_cast<float>(element_of_pair<T>(a.word[i], upper != 0)) *
-                 static_cast<float>(element_of_pair<T>(b.word[i], upper != 0));
-    }
-    sum = sum_of_warp(sum);
-    if (lane == 0) logits[j] = sum;
-  }
+  router_logits<T, front_threads, 8>(
+      layer.router, [&](int c) { return x[c]; }, logits);
   sync_block();
-  if (warp == 0) route_token(layer.rule, token, experts, bytes, layer.selection_bias, layer.kept, out, report);
+  if (threadIdx.x < 32) route_token(layer.rule, token, experts, bytes, layer.selection_bias, layer.kept, out, report);
   sync_block();
   if (threadIdx.x == 0) is_last = draw_ticket(ticket) == gridDim.x - 1;
   sync_block();

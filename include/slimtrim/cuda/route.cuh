@@ -4,6 +4,7 @@
 
 #include <slimtrim/cuda/context.cuh>
 #include <slimtrim/cuda/reduce.cuh>
+#include <slimtrim/cuda/router_logits.cuh>
 #include <slimtrim/cuda/top_k.cuh>
 #include <slimtrim/cuda/words.hpp>
 #include <slimtrim/router/routing_rule.hpp>
@@ -169,29 +170,14 @@ template <half_precision T>
 __global__ void __launch_bounds__(256)
     route_activations(routing_rule rule, device_matrix<T const> X, device_matrix<T const> router, device_vector<float const> bias,
                       device_vector<std::uint8_t const> kept, route_outputs out, device_report* report) {
-  int const warp = static_cast<int>(threadIdx.x / 32), lane = static_cast<int>(threadIdx.x % 32);
-  int const experts = static_cast<int>(router.extent(0)), chunks = static_cast<int>(X.extent(1) / 8);
+  int const experts = static_cast<int>(router.extent(0));
   index_t const token = blockIdx.x;
   auto* const logits = reinterpret_cast<float*>(shared_memory() + 8 * (2 * experts + rule.groups));
   auto const* const x = reinterpret_cast<words4 const*>(X.data + token * X.stride(0));
-  for (int j = warp; j < experts; j += 8) {
-    auto const* const w = reinterpret_cast<words4 const*>(router.data + j * router.stride(0));
-    float sum = 0;
-#pragma unroll 4
-    for (int c = lane; c < chunks; c += 32) {
-      words4 const a = load_shared_by_blocks(x + c), b = load_shared_by_blocks(w + c);
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int upper = 0; upper < 2; ++upper)
-          sum += static_cast<float>(element_of_pair<T>(a.word[i], upper != 0)) *
-                 static_cast<float>(element_of_pair<T>(b.word[i], upper != 0));
-    }
-    sum = sum_of_warp(sum);
-    if (lane == 0) logits[j] = sum;
-  }
+  router_logits<T, 256, 4>(
+      router, [&](int c) { return load_shared_by_blocks(x + c); }, logits);
   sync_block();
-  if (warp == 0) route_token(rule, token, experts, shared_memory(), bias, kept, out, report);
+  if (threadIdx.x < 32) route_token(rule, token, experts, shared_memory(), bias, kept, out, report);
 }
 
 inline void check_route(routing_rule const& rule, index_t experts) {

@@ -3,11 +3,11 @@
 
 #include <slimtrim/cuda/arch/warp.cuh>
 #include <slimtrim/cuda/context.cuh>
+#include <slimtrim/cuda/expert_sums.cuh>
 #include <slimtrim/cuda/reduce.cuh>
 #include <slimtrim/statistics/router_statistics.hpp>
 
 #include <cstdint>
-#include <vector>
 
 namespace slimtrim {
 inline namespace v0 {
@@ -44,18 +44,6 @@ struct device_routing {
 };
 
 namespace detail {
-
-inline constexpr int statistics_threads = 256;
-
-// Where a block of one expert leaves its sums: `fields` arrays of [experts], then `tables` of [experts, experts].
-struct expert_sums {
-  double* at;
-  index_t experts;
-  __device__ void add(int field, index_t j, double sum) const { at[field * experts + j] += sum; }
-  __device__ void add_pair(int fields, int table, index_t j, index_t i, double sum) const {
-    at[(fields + table * experts) * experts + j * experts + i] += sum;
-  }
-};
 
 // One block an expert. Threads take tokens in turns; whatever is a sum of doubles is added in an order that is always
 // the same.
@@ -105,48 +93,34 @@ static __global__ void __launch_bounds__(statistics_threads) sum_routing(device_
 /// Sums over tokens on the device, in double; `sums()` brings them to the host, for slimtrim::router_statistics::add.
 class router_accumulator {
  public:
-  router_accumulator(context& on, index_t experts) : experts_(experts), memory_(experts * (5 + 2 * experts)) {
-    expects(experts >= 1 && experts <= 8192, "cuda::router_accumulator", "experts: expected 1 .. 8192");
-    clear(on);
-  }
+  router_accumulator(context& on, index_t experts) : memory_(on, experts, 5, 2, "cuda::router_accumulator") {}
   void clear(context& on) {
     tokens_ = 0;
-    check(cudaMemsetAsync(memory_.data(), 0, sizeof(double) * static_cast<std::size_t>(memory_.size()), on.stream()),
-          "cuda::router_accumulator");
+    memory_.clear(on);
   }
   /// Adds tokens; enqueued. Indices must be below the number of experts. One launch, a block an expert, each reading
   /// all probabilities of the experts up to its own: tokens * experts² / 2 multiply-adds in double. Deterministic.
   void add(context& on, device_routing const& routing) {
-    routing.check(experts_, "cuda::router_accumulator");
+    routing.check(memory_.experts(), "cuda::router_accumulator");
     tokens_ += static_cast<double>(routing.tokens());
     if (routing.tokens() == 0) return;
+    index_t const experts = memory_.experts();
     launch(on.stream(),
-           {dim3(blocks_for(experts_)), detail::statistics_threads, sizeof(int) * static_cast<std::size_t>(experts_)},
-           detail::sum_routing, routing, detail::expert_sums{memory_.data(), experts_});
+           {dim3(blocks_for(experts)), detail::statistics_threads, sizeof(int) * static_cast<std::size_t>(experts)},
+           detail::sum_routing, routing, memory_.view());
   }
   /// What was added since the last `clear`. Waits for the device.
   [[nodiscard]] router_sums sums(context& on) const {
-    std::vector<double> all(static_cast<std::size_t>(memory_.size()));
-    copy_to_host(on.stream(), memory_.data(), memory_.size(), all.data());
-    auto from = all.cbegin();
-    auto const take = [&](index_t count) {
-      auto const begin = from;
-      from += count;
-      return std::vector<double>(begin, from);
-    };
     router_sums out;
     out.tokens = tokens_;
-    for (auto* field : {&out.count, &out.probability, &out.weight, &out.raw_weight, &out.renormalised_weight})
-      *field = take(experts_);
-    out.coactivation = take(experts_ * experts_);
-    out.product = take(experts_ * experts_);
+    memory_.download(on, {&out.count, &out.probability, &out.weight, &out.raw_weight, &out.renormalised_weight},
+                     {&out.coactivation, &out.product});
     return out;
   }
 
  private:
-  index_t experts_;
   double tokens_ = 0;
-  device_buffer<double> memory_;
+  detail::expert_sum_memory memory_;
 };
 
 }  // namespace cuda
