@@ -105,7 +105,7 @@ TEST_CASE("moe_front: the same as three launches") {
   check(3, 300, 64, 64, {.top_k = 4}, true);
 }
 
-TEST_CASE("moe_front: more tokens than one block groups, and workspaces too small, are refused") {
+TEST_CASE("moe_front: more tokens than one block groups, workspaces too small, and another router, are refused") {
   cuda_tests::device_memory device;
   auto& on = device.backend().on();
   cuda::moe_layer_view<bfloat16> layer;
@@ -120,6 +120,10 @@ TEST_CASE("moe_front: more tokens than one block groups, and workspaces too smal
   };
   CHECK_THROWS_AS(run(33, 33), error);
   CHECK_THROWS_AS(run(4, 3), error);
+  layer.router = as_const(device.matrix<bfloat16>(7, 64));
+  CHECK_THROWS_WITH_AS(run(4, 4), "cuda::moe_front: rows of the router: expected 8, found 7", error);
+  layer.router = as_const(device.matrix<bfloat16>(8, 72));
+  CHECK_THROWS_WITH_AS(run(4, 4), "cuda::moe_front: columns of the router: expected 64, found 72", error);
 }
 
 }  // namespace cuda_moe_front_test

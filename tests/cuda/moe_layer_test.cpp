@@ -222,6 +222,10 @@ TEST_CASE("moe_layer: what does not fit is refused") {
   on_input.rule.weight_scales_input = true;
   CHECK_THROWS_AS(run(on_input, rows(X, 0, 2), rows(Y, 0, 2)), error);
   CHECK_THROWS_AS(run(layer.view, rows(X, 0, 2), Y), error);
+  auto wider = layer.view;
+  wider.router = as_const(layer.device.matrix<bfloat16>(5, 64));
+  CHECK_THROWS_WITH_AS(run(wider, rows(X, 0, 2), rows(Y, 0, 2)),
+                       "cuda::moe_layer: rows of the router: expected 4, found 5", error);
 }
 
 }  // namespace cuda_moe_layer_test

@@ -101,6 +101,8 @@ void moe_front(context& on, moe_layer_view<T> const& layer, device_matrix<float>
   check_moe_layer(layer, as_const(N), work);
   detail::check_route(layer.rule, layer.experts);
   expects(tokens <= most_front_tokens, "cuda::moe_front", "tokens: expected at most 32");
+  expects_equal(layer.router.extent(0), layer.experts, "cuda::moe_front", "rows of the router");
+  expects_equal(layer.router.extent(1), layer.hidden, "cuda::moe_front", "columns of the router");
   expects(layer.router.stride(1) == 1 && layer.router.stride(0) % 8 == 0 &&
               reinterpret_cast<std::uintptr_t>(layer.router.data) % 16 == 0,
           "cuda::moe_front", "router: expected rows aligned to 16 bytes");

@@ -41,6 +41,7 @@ void moe_layer(context& on, moe_layer_view<T> const& layer, device_matrix<T cons
                moe_workspace<T> const& work, bool accumulate = false, moe_path path = moe_path::automatic) {
   index_t const tokens = X.extent(0), k = layer.rule.top_k;
   check_moe_layer(layer, X, work);
+  expects_equal(layer.router.extent(0), layer.experts, "cuda::moe_layer", "rows of the router");
   expects_equal(Y.extent(0), tokens, "cuda::moe_layer", "rows of the result");
   expects_equal(Y.extent(1), layer.hidden, "cuda::moe_layer", "columns of the result");
   if (tokens == 0) return;
