@@ -120,8 +120,7 @@ enum class output_weight { none, applied };
 /// Sums over routed tokens on the device, in double; `sums()` brings them to the host, for slimtrim::expert_norms::add.
 class expert_norm_accumulator {
  public:
-  expert_norm_accumulator(context& on, index_t experts)
-      : memory_(on, experts, 8, 1, "cuda::expert_norm_accumulator") {}
+  expert_norm_accumulator(context& on, index_t experts) : memory_(on, experts, 8, 1, "cuda::expert_norm_accumulator") {}
   void clear(context& on) { memory_.clear(on); }
   /// Adds tokens; enqueued. outputs: [tokens * slots or more, hidden], the row of a pair where `groups` says it stands;
   /// with output_weight::applied a pair of weight 0 counts as an output of 0. change: [tokens], s_t = 1 - cos(x', x' +
@@ -137,8 +136,8 @@ class expert_norm_accumulator {
     auto const norms = on.scratch_for<float>(2 * pairs);
     launch(on.stream(), {dim3(blocks_for(ceil_div(pairs, 8))), 256, 0}, detail::norms_of_pairs, outputs, groups.offsets,
            static_cast<int>(memory_.experts()), norms.data(), norms.data() + pairs);
-    launch(on.stream(), {dim3(blocks_for(memory_.experts())), detail::statistics_threads, 0}, detail::sum_expert_norms, routing,
-           detail::all_pair_norms{norms.data(), groups.position, weight == output_weight::applied},
+    launch(on.stream(), {dim3(blocks_for(memory_.experts())), detail::statistics_threads, 0}, detail::sum_expert_norms,
+           routing, detail::all_pair_norms{norms.data(), groups.position, weight == output_weight::applied},
            norms.data() + pairs, change.data, memory_.view());
   }
   /// What was added since the last `clear`. Waits for the device.
