@@ -37,8 +37,8 @@ void check(index_t tokens, index_t slots, index_t experts, Expert const& expert)
   auto const offsets = poisoned(experts + 1), in_order = poisoned(pairs), position = poisoned(pairs),
              active = poisoned(experts), count = poisoned(1);
   device_matrix<std::int32_t const> const sent(device.keep<std::int32_t>(indices.view().data, pairs), tokens, slots);
-  cuda::group_pairs(device.backend().on(), sent, experts,
-                    {offsets.data, in_order.data, position.data, active.data, count.data});
+  cuda::expert_groups const groups{offsets.data, in_order.data, position.data, active.data, count.data};
+  cuda::group_pairs(device.backend().on(), sent, experts, groups);
 
   std::vector<std::int32_t> begins{0}, all, places(static_cast<std::size_t>(pairs), -1), busy;
   for (std::size_t e = 0; e < buckets.size(); ++e) {
