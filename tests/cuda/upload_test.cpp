@@ -1,5 +1,6 @@
 // Host weights of every kind against what comes to lie in device memory, element by element, and the decision what
 // stays packed.
+#include "cuda/downloaded_tiles.hpp"
 #include "cuda/weights.hpp"
 
 #include <slimtrim/core/random.hpp>
@@ -14,37 +15,14 @@ namespace cuda_upload_test {
 
 using namespace slimtrim;
 using cuda_tests::code_matrix;
+using cuda_tests::downloaded_tiles;
 
 namespace {
-
-// Tiles, and where they were read from the device.
-struct read_back {
-  std::vector<cuda::words4> words;
-  std::vector<std::uint16_t> scales;
-  std::vector<std::uint8_t> zeros;
-  cuda::tile_weight_view view;
-  read_back(cuda::context& on, cuda::device_tiles const& from)
-      : words(static_cast<std::size_t>(from.words.size())),
-        scales(static_cast<std::size_t>(from.scales.size())),
-        zeros(static_cast<std::size_t>(from.zeros.size())),
-        view(from.view) {
-    REQUIRE(from.words.size() == view.words_needed());
-    REQUIRE(from.scales.size() == view.scales_needed());
-    REQUIRE(from.bytes() == view.bytes());
-    cuda::copy_to_host(on.stream(), from.words.data(), from.words.size(), words.data());
-    cuda::copy_to_host(on.stream(), from.scales.data(), from.scales.size(), scales.data());
-    cuda::copy_to_host(on.stream(), from.zeros.data(), from.zeros.size(), zeros.data());
-    view.words = words.data();
-    view.scales = scales.data();
-    view.zeros = zeros.empty() ? nullptr : zeros.data();
-  }
-  [[nodiscard]] float operator()(index_t r, index_t c) const { return cuda::element_at(view, r, c); }
-};
 
 // Whether rows from `above` on are `w` as T has it, and zero behind it down to `rows` and to the tiles' columns. Behind
 // the columns of codes, where activations are zero, anything finite may stand.
 template <class T>
-bool holds(read_back const& tiles, weight_view const& w, index_t above, index_t rows) {
+bool holds(downloaded_tiles const& tiles, weight_view const& w, index_t above, index_t rows) {
   auto const plain = expand(w);
   bool const packed = cuda::has_codes(tiles.view.kind);
   for (index_t r = 0; r < rows; ++r)
@@ -105,7 +83,7 @@ void check_tiles(weight_view const& w, index_t rows, index_t columns, bool expan
   cuda_tests::device_memory device;
   auto& on = device.backend().on();
   auto const made = cuda::upload_tiles<T>(on, w, rows, expanded, columns);
-  read_back const tiles(on, made);
+  downloaded_tiles const tiles(on, made);
   CHECK(tiles.view.rows == cuda::padded_extent(rows));
   CHECK(tiles.view.columns == cuda::padded_extent(std::max(columns, weight_columns(w))));
   CHECK(cuda::has_codes(tiles.view.kind) == (!expanded && cuda::stays_packed(w)));
@@ -183,7 +161,7 @@ TEST_CASE("cuda upload: gate and up in turns, as codes where both can be") {
   code_matrix const gate(rows, columns, 64, true, 1), up(rows, columns, 64, false, 2),
       other(rows, columns, 128, false, 3);
   auto const check = [&](weight_view const& a, weight_view const& b, bool expanded, bool packed) {
-    read_back const tiles(on, cuda::upload_gate_up<bfloat16>(on, a, b, width, expanded));
+    downloaded_tiles const tiles(on, cuda::upload_gate_up<bfloat16>(on, a, b, width, expanded));
     REQUIRE(tiles.view.rows == 256);
     REQUIRE(tiles.view.columns == 192);
     REQUIRE(cuda::has_codes(tiles.view.kind) == packed);
@@ -213,7 +191,7 @@ TEST_CASE("cuda upload: a stack is one matrix where its parts are alike, and one
     REQUIRE(made.size() == stacks);
     index_t above = 0;
     for (std::size_t i = 0; i < parts.size(); ++i) {
-      read_back const tiles(on, made[stacks == 1 ? 0 : i]);
+      downloaded_tiles const tiles(on, made[stacks == 1 ? 0 : i]);
       index_t const rows = cuda::padded_extent(weight_rows(parts[i]));
       CHECK(holds<bfloat16>(tiles, parts[i], above, rows));
       CHECK(cuda::has_codes(tiles.view.kind) == cuda::stays_packed(parts[i]));
@@ -233,7 +211,7 @@ TEST_CASE("cuda upload: zeros, plain rows and floats") {
   cuda_tests::device_memory device;
   auto& on = device.backend().on();
   for (auto kind : {cuda::tile_kind::codes4, cuda::tile_kind::bfloat16}) {
-    read_back const tiles(on, cuda::zero_tiles<bfloat16>(on, 64, 128, kind));
+    downloaded_tiles const tiles(on, cuda::zero_tiles<bfloat16>(on, 64, 128, kind));
     CHECK(tiles.view.kind == kind);
     for (index_t r = 0; r < 64; ++r)
       for (index_t c = 0; c < 128; ++c) REQUIRE(tiles(r, c) == 0.0F);

@@ -1,5 +1,6 @@
 // A layer's weights in device memory, read back element by element: where each stands, zeros around it, what stays
 // packed.
+#include "cuda/downloaded_tiles.hpp"
 #include "cuda/model/support.hpp"
 
 #include <slimtrim/cuda/model/device_layer.cuh>
@@ -17,23 +18,6 @@ using namespace slimtrim;
 using cuda_tests::random_weights;
 
 namespace {
-
-// Tiles in host memory.
-struct tiles_here {
-  std::vector<cuda::words4> words;
-  std::vector<std::uint16_t> scales;
-  std::vector<std::uint8_t> zeros;
-  cuda::tile_weight_view view;
-  tiles_here(cuda_tests::device_memory& device, cuda::device_tiles const& from)
-      : words(device.download<cuda::words4>(from.words.view())),
-        scales(device.download<std::uint16_t>(from.scales.view())),
-        zeros(device.download<std::uint8_t>(from.zeros.view())),
-        view(from.view) {
-    view.words = words.data();
-    view.scales = scales.data();
-    view.zeros = from.view.zeros != nullptr ? zeros.data() : nullptr;
-  }
-};
 
 float element(weight const& w, index_t r, index_t c) {
   return std::visit(
@@ -53,7 +37,7 @@ float half(weight const& w, index_t r, index_t c) { return static_cast<float>(bf
 // elements of 16 bits rounded once.
 void check_elements(cuda_tests::device_memory& device, cuda::device_tiles const& tiles,
                     std::function<std::pair<weight const*, index_t>(index_t)> const& expected) {
-  tiles_here const here(device, tiles);
+  cuda_tests::downloaded_tiles const here(device.backend().on(), tiles);
   bool const codes = tiles.view.kind == cuda::tile_kind::codes4;
   for (index_t r = 0; r < here.view.rows; ++r) {
     auto const [from, row] = expected(r);
