@@ -24,7 +24,7 @@ struct active_pairs {
 
 // Grid: strip of gate and up, active expert.
 template <half_precision T, tile_kind Kind, int TokenTiles>
-__global__ void __launch_bounds__(32 * few_tokens_shape::warps, Kind == tile_kind::sparse4 ? 1 : 2)
+__global__ void __launch_bounds__(32 * few_tokens_shape::most_warps, few_tokens_shape::resident_blocks(Kind, TokenTiles))
     moe_few_gate_up(moe_layer_view<T> layer, device_matrix<T const> X, expert_groups groups, T* activations) {
   active_pairs const mine = pairs_of_block(groups);
   if (mine.count == 0) return;
@@ -34,17 +34,20 @@ __global__ void __launch_bounds__(32 * few_tokens_shape::warps, Kind == tile_kin
   int const lane = static_cast<int>(threadIdx.x % 32), slots = static_cast<int>(layer.rule.top_k);
   for (int begin = 0; begin < mine.count; begin += TokenTiles * tile::tokens) {
     int const count = mine.count - begin;
-    T const* token_rows[TokenTiles];
-#pragma unroll
-    for (int n = 0; n < TokenTiles; ++n) {
-      int const i = n * tile::tokens + lane / 4;
-      token_rows[n] = i < count ? X.data + groups.pairs[mine.first + begin + i] / slots * X.stride(0) : nullptr;
-    }
     float sums[TokenTiles][4] = {};
-    multiply_strip<T, Kind, TokenTiles>(w, strip, token_rows, (count + tile::tokens - 1) / tile::tokens, sums);
+    multiply_strip<T, Kind, TokenTiles>(
+        w, strip,
+        [&](T const* (&rows)[TokenTiles]) {
+#pragma unroll
+          for (int n = 0; n < TokenTiles; ++n) {
+            int const i = n * tile::tokens + lane / 4;
+            rows[n] = X.data + groups.pairs[mine.first + begin + (i < count ? i : 0)] / slots * X.stride(0);
+          }
+        },
+        sums);
     share_sums<TokenTiles>(sums, shared);
     // Registers 0 and 1 of a lane are gate rows, 2 and 3 the same rows of up.
-    for (int i = static_cast<int>(threadIdx.x); i < TokenTiles * 64; i += 32 * few_tokens_shape::warps) {
+    for (int i = static_cast<int>(threadIdx.x); i < TokenTiles * 64; i += static_cast<int>(blockDim.x)) {
       int const e = i / 64 * 128 + i % 64;
       tile_position const at = place_of_sum(e);
       if (at.column >= count) continue;
@@ -56,7 +59,7 @@ __global__ void __launch_bounds__(32 * few_tokens_shape::warps, Kind == tile_kin
 
 // Grid: strip of down, active expert. The block that finishes a strip last adds the slots of every token, in their order.
 template <half_precision T, tile_kind Kind, int TokenTiles, class Result>
-__global__ void __launch_bounds__(32 * few_tokens_shape::warps, Kind == tile_kind::sparse4 ? 1 : 2)
+__global__ void __launch_bounds__(32 * few_tokens_shape::most_warps, few_tokens_shape::resident_blocks(Kind, TokenTiles))
     moe_few_down(moe_layer_view<T> layer, T const* activations, float const* factors, expert_groups groups, float* routed,
                  unsigned* tickets, device_matrix<Result> Y, bool accumulate) {
   active_pairs const mine = pairs_of_block(groups);
@@ -70,16 +73,19 @@ __global__ void __launch_bounds__(32 * few_tokens_shape::warps, Kind == tile_kin
     tile_weight_view const w = layer.down[mine.expert];
     for (int begin = 0; begin < mine.count; begin += TokenTiles * tile::tokens) {
       int const count = mine.count - begin, first = mine.first + begin;
-      T const* token_rows[TokenTiles];
-#pragma unroll
-      for (int n = 0; n < TokenTiles; ++n) {
-        int const i = n * tile::tokens + lane / 4;
-        token_rows[n] = i < count ? activations + (first + i) * layer.width : nullptr;
-      }
       float sums[TokenTiles][4] = {};
-      multiply_strip<T, Kind, TokenTiles>(w, strip, token_rows, (count + tile::tokens - 1) / tile::tokens, sums);
+      multiply_strip<T, Kind, TokenTiles>(
+          w, strip,
+          [&](T const* (&rows)[TokenTiles]) {
+#pragma unroll
+            for (int n = 0; n < TokenTiles; ++n) {
+              int const i = n * tile::tokens + lane / 4;
+              rows[n] = activations + (first + (i < count ? i : 0)) * layer.width;
+            }
+          },
+          sums);
       share_sums<TokenTiles>(sums, shared);
-      for (int e = static_cast<int>(threadIdx.x); e < TokenTiles * 128; e += 32 * few_tokens_shape::warps) {
+      for (int e = static_cast<int>(threadIdx.x); e < TokenTiles * 128; e += static_cast<int>(blockDim.x)) {
         tile_position const at = place_of_sum(e);
         if (at.column >= count) continue;
         routed[(first + at.column) * layer.hidden + strip * tile::rows + at.row] =
@@ -93,7 +99,7 @@ __global__ void __launch_bounds__(32 * few_tokens_shape::warps, Kind == tile_kin
   sync_block();
   if (!is_last) return;
   int const tokens = static_cast<int>(Y.extent(0));
-  for (int i = static_cast<int>(threadIdx.x); i < tokens * tile::rows; i += 32 * few_tokens_shape::warps) {
+  for (int i = static_cast<int>(threadIdx.x); i < tokens * tile::rows; i += static_cast<int>(blockDim.x)) {
     index_t const token = i / tile::rows, column = strip * tile::rows + i % tile::rows;
     float sum = accumulate ? static_cast<float>(Y(token, column)) : 0.0F;
     for (int slot = 0; slot < slots; ++slot) {
@@ -113,10 +119,14 @@ void moe_few(context& on, moe_layer_view<T> const& layer, device_matrix<T const>
              moe_workspace<T> const& work, bool accumulate) {
   index_t const pairs = X.extent(0) * layer.rule.top_k, most = pairs < layer.experts ? pairs : layer.experts;
   auto const active = static_cast<unsigned>(most);
-  constexpr std::size_t shared = detail::few_tokens_shared_bytes<TokenTiles>();
-  launch(on.stream(), {dim3(blocks_for(2 * layer.width / tile::rows), active), 32 * few_tokens_shape::warps, shared},
+  auto const shape = [active](index_t rows, index_t columns) {
+    int const warps = few_tokens_shape::warps(columns / tile::block_columns);
+    return launch_shape{dim3(blocks_for(rows / tile::rows), active), static_cast<unsigned>(32 * warps),
+                        detail::few_tokens_shared_bytes<TokenTiles>(warps)};
+  };
+  launch(on.stream(), shape(2 * layer.width, layer.hidden),
          detail::moe_few_gate_up<T, Kind, TokenTiles>, layer, X, work.groups(), work.activations.data());
-  launch(on.stream(), {dim3(blocks_for(layer.hidden / tile::rows), active), 32 * few_tokens_shape::warps, shared},
+  launch(on.stream(), shape(layer.hidden, layer.width),
          detail::moe_few_down<T, Kind, TokenTiles, Result>, layer, work.activations.data(), work.factors.data(), work.groups(),
          work.routed.data(), work.tickets.data(), Y, accumulate);
 }

@@ -19,10 +19,13 @@ template <half_precision T>
   return std::is_same_v<T, bfloat16> ? 0x43004300U : 0x64006400U;
 }
 
+/// Where the nibbles of a pair are.
+inline constexpr std::uint32_t code_mask = 0x000f000fU;
+
 /// Nibbles p and p + 4 of `word` as base + code, p in 0 .. 3.
 template <half_precision T>
 [[nodiscard]] SLIMTRIM_HD constexpr std::uint32_t raised_codes(std::uint32_t word, int p) {
-  return (word >> (4 * p) & 0x000f000fU) | code_base<T>();
+  return (word >> (4 * p) & code_mask) | code_base<T>();
 }
 
 /// base + zero, twice: what is subtracted from raised codes. zero: 0 .. 15.

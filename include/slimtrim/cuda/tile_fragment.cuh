@@ -13,19 +13,30 @@ namespace slimtrim {
 inline namespace v0 {
 namespace cuda {
 
-/// What one lane reads of one tile: its words, and the scales and zero points of its two rows, still as bits.
+/// What one lane reads of one tile, still as bits.
 template <tile_kind Kind>
-struct lane_tile {
+struct lane_words {
   static constexpr int word_count = Kind == tile_kind::codes4 ? 1 : 4;
   words4 words[word_count];
+};
+
+template <>
+struct lane_words<tile_kind::sparse4> {
+  words2 codes;
+  std::uint32_t places;  // which columns are kept
+};
+
+/// Some tiles that follow one another and share scales and zero points, those of the lane's two rows.
+template <tile_kind Kind, int Tiles>
+struct lane_turn {
+  lane_words<Kind> tile[Tiles];
   std::uint32_t scales = 0;
   std::uint32_t zeros = 0x0808;
 };
 
-template <>
-struct lane_tile<tile_kind::sparse4> {
-  words2 codes;
-  std::uint32_t places;  // which columns are kept
+/// One tile with its scales and zero points.
+template <tile_kind Kind>
+struct lane_tile : lane_words<Kind> {
   std::uint32_t scales = 0;
   std::uint32_t zeros = 0x0808;
 };
@@ -33,6 +44,9 @@ struct lane_tile<tile_kind::sparse4> {
 /// Where one lane finds the tiles of one strip.
 template <tile_kind Kind>
 class strip_reader {
+  static constexpr std::uint32_t words_a_tile =
+      Kind == tile_kind::codes4 ? 32 : (Kind == tile_kind::sparse4 ? sparse_tile::words / 4 : 128);
+
  public:
   __device__ __forceinline__ strip_reader(tile_weight_view const& w, index_t strip, int lane)
       : words_(w.words + strip * w.blocks() * words_a_tile + (Kind == tile_kind::sparse4 ? 0 : lane)),
@@ -45,24 +59,59 @@ class strip_reader {
     }
   }
   /// Starts the loads of tile `block`. Each byte of the words is read by one lane only.
+  template <bool WithZeros = true>
   __device__ __forceinline__ void load(std::uint32_t block, lane_tile<Kind>& to) const {
-    words4 const* const from = words_ + block * words_a_tile;
-    if constexpr (Kind == tile_kind::sparse4) {
-      to.codes = load_once(reinterpret_cast<words2 const*>(from) + lane_);
-      to.places = load_once(reinterpret_cast<std::uint32_t const*>(from) + sparse_tile::place_words + lane_);
-    } else {
-#pragma unroll
-      for (int i = 0; i < lane_tile<Kind>::word_count; ++i) to.words[i] = load_once(from + 32 * i);
-    }
+    load_words(block, to);
+    load_scales<WithZeros>(block, to);
+  }
+  __device__ __forceinline__ void load_words(std::uint32_t block, lane_words<Kind>& to) const {
+    cursor(*this, block).load(0, to);
+  }
+  /// Scales, and zero points where asked, of the group of tile `block`.
+  template <bool WithZeros, class Held>
+  __device__ __forceinline__ void load_scales(std::uint32_t block, Held& to) const {
     if constexpr (has_codes(Kind)) {
-      to.scales = scales_[(block >> group_shift_) * 8];
-      if (zeros_ != nullptr) to.zeros = zeros_[(block >> group_shift_) * 8];
+      std::uint32_t const at = (block >> group_shift_) * 8;
+      to.scales = load_shared_by_blocks(scales_ + at);
+      if constexpr (WithZeros)
+        if (zeros_ != nullptr) to.zeros = load_shared_by_blocks(zeros_ + at);
     }
   }
 
+  /// A place among the strip's tiles that moves along.
+  class cursor {
+   public:
+    __device__ __forceinline__ cursor(strip_reader const& of, std::uint32_t block)
+        : at_(reinterpret_cast<char const*>(of.words_ + block * words_a_tile)) {
+      if constexpr (Kind == tile_kind::sparse4) {
+        places_ = at_ + 4 * (sparse_tile::place_words + of.lane_);
+        at_ += 8 * of.lane_;
+      }
+    }
+    /// Starts the loads of the tile `tiles` behind the place.
+    __device__ __forceinline__ void load(std::uint32_t tiles, lane_words<Kind>& to) const {
+      char const* const from = at_ + tiles * tile_bytes;
+      if constexpr (Kind == tile_kind::sparse4) {
+        to.codes = load_once(reinterpret_cast<words2 const*>(from));
+        to.places = load_once(reinterpret_cast<std::uint32_t const*>(places_ + tiles * tile_bytes));
+      } else {
+#pragma unroll
+        for (int i = 0; i < lane_words<Kind>::word_count; ++i)
+          to.words[i] = load_once(reinterpret_cast<words4 const*>(from) + 32 * i);
+      }
+    }
+    __device__ __forceinline__ void advance(std::uint32_t tiles) {
+      at_ += tiles * tile_bytes;
+      if constexpr (Kind == tile_kind::sparse4) places_ += tiles * tile_bytes;
+    }
+
+   private:
+    static constexpr std::uint32_t tile_bytes = 16 * words_a_tile;
+    char const* at_;
+    char const* places_ = nullptr;
+  };
+
  private:
-  static constexpr std::uint32_t words_a_tile =
-      Kind == tile_kind::codes4 ? 32 : (Kind == tile_kind::sparse4 ? sparse_tile::words / 4 : 128);
   words4 const* words_;
   std::uint32_t const* scales_ = nullptr;
   std::uint16_t const* zeros_ = nullptr;
@@ -72,14 +121,14 @@ class strip_reader {
 
 /// Register `reg` of A in step `step`: code - zero, or the elements themselves.
 template <half_precision T, tile_kind Kind>
-__device__ __forceinline__ void weight_registers(lane_tile<Kind> const& from, int step, std::uint32_t const (&raised)[2],
+__device__ __forceinline__ void weight_registers(lane_words<Kind> const& from, int step, std::uint32_t const (&raised)[2],
                                                  std::uint32_t (&a)[4]) {
 #pragma unroll
   for (int reg = 0; reg < 4; ++reg) {
     if constexpr (Kind == tile_kind::codes4) {
-      a[reg] = subtract_pairs<T>(raised_codes<T>(from.words[0].word[step], reg), raised[reg % 2]);
+      a[reg] = subtract_pairs<T>(and_or(from.words[0].word[step] >> (4 * reg), code_mask, code_base<T>()), raised[reg % 2]);
     } else if constexpr (Kind == tile_kind::sparse4) {
-      a[reg] = subtract_pairs<T>(raised_codes<T>(from.codes.word[step], reg), raised[reg % 2]);
+      a[reg] = subtract_pairs<T>(and_or(from.codes.word[step] >> (4 * reg), code_mask, code_base<T>()), raised[reg % 2]);
     } else {
       a[reg] = from.words[step].word[reg];
     }
@@ -103,6 +152,8 @@ __device__ __forceinline__ void scales_of(tile_scale kind, std::uint32_t bits, f
     scale[0] = widen_float16(low);
     scale[1] = widen_float16(high);
   }
+  settle(scale[0]);
+  settle(scale[1]);
 }
 
 /// Instructions that a tile takes, and words of activations of one of them.
@@ -123,15 +174,20 @@ __device__ __forceinline__ void take_half(words4 const& from, int lane, std::uin
   to[1] = odd ? from.word[3] : from.word[2];
 }
 
-/// Reads them from a row's 64 columns.
+/// The first of the lane's columns of 64.
+template <tile_kind Kind>
+[[nodiscard]] __device__ __forceinline__ int first_column(int lane) {
+  return Kind == tile_kind::sparse4 ? 32 * (lane % 4 / 2) : 16 * (lane % 4);
+}
+
+/// Reads them, from the lane's first column on.
 template <tile_kind Kind, class T>
 __device__ __forceinline__ void read_activations(T const* columns, int lane, lane_activations& to) {
+  auto const* const from = reinterpret_cast<words4 const*>(columns);
   if constexpr (Kind == tile_kind::sparse4) {
-    auto const* const from = reinterpret_cast<words4 const*>(columns + 32 * (lane % 4 / 2));
 #pragma unroll
     for (int i = 0; i < 4; ++i) take_half(load_shared_by_blocks(from + i), lane, to.word + 2 * i);
   } else {
-    auto const* const from = reinterpret_cast<words4 const*>(columns + 16 * (lane % 4));
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       words4 const part = load_shared_by_blocks(from + i);
@@ -143,7 +199,7 @@ __device__ __forceinline__ void read_activations(T const* columns, int lane, lan
 
 /// d += one step of a tile times activations. x: the step's words.
 template <half_precision T, tile_kind Kind>
-__device__ __forceinline__ void multiply_step(float (&d)[4], lane_tile<Kind> const& from, int step,
+__device__ __forceinline__ void multiply_step(float (&d)[4], lane_words<Kind> const& from, int step,
                                               std::uint32_t const (&a)[4], std::uint32_t const* x) {
   if constexpr (Kind == tile_kind::sparse4) {
     std::uint32_t const b[4] = {x[0], x[1], x[2], x[3]};

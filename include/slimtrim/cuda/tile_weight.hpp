@@ -55,7 +55,7 @@ struct tile_weight_view {
   [[nodiscard]] SLIMTRIM_HD constexpr index_t strips() const { return rows / tile::rows; }
   [[nodiscard]] SLIMTRIM_HD constexpr index_t blocks() const { return columns / tile::block_columns; }
   [[nodiscard]] SLIMTRIM_HD constexpr index_t groups() const {
-    return scale_kind == tile_scale::none ? 0 : ceil_div(blocks(), index_t{1} << group_shift);
+    return scale_kind == tile_scale::none ? 0 : (blocks() + (index_t{1} << group_shift) - 1) >> group_shift;
   }
   /// 16-byte words of one tile.
   [[nodiscard]] SLIMTRIM_HD constexpr index_t tile_words() const {

@@ -67,6 +67,24 @@ template <half_precision T>
   return d;
 }
 
+/// a b for two pairs, each element rounded to T once.
+template <half_precision T>
+[[nodiscard]] __device__ __forceinline__ std::uint32_t multiply_pairs(std::uint32_t a, std::uint32_t b) {
+  std::uint32_t d;
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    // sm_80 has no bf16 multiplication; a * b + (-0) is the same and as fast.
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(0x80008000U));
+  } else {
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  }
+  return d;
+}
+
+/// The low or the `upper` half of a word, twice.
+[[nodiscard]] __device__ __forceinline__ std::uint32_t doubled(std::uint32_t pair, bool upper) {
+  return __byte_perm(pair, 0, upper ? 0x3232 : 0x1010);
+}
+
 /// Two floats rounded to T, to nearest even, the first in the low half.
 template <half_precision T>
 [[nodiscard]] __device__ __forceinline__ std::uint32_t round_pair(float low, float high) {

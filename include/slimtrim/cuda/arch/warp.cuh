@@ -31,6 +31,16 @@ template <class T>
 [[nodiscard]] __device__ __forceinline__ std::uint32_t ballot(bool mine) { return __ballot_sync(0xffffffffU, mine); }
 [[nodiscard]] __device__ __forceinline__ int count_bits(std::uint32_t bits) { return __popc(bits); }
 
+/// (a & b) | c, one instruction.
+[[nodiscard]] __device__ __forceinline__ std::uint32_t and_or(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  std::uint32_t d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
+/// Has `value` made here and once, where the compiler would rather have two ways of making it and twice what follows.
+__device__ __forceinline__ void settle(float& value) { asm volatile("" : "+f"(value)); }
+
 /// The block's dynamic shared memory, aligned to 1024 bytes where a kernel asks for that much.
 [[nodiscard]] __device__ __forceinline__ unsigned char* shared_memory() {
   extern __shared__ __align__(1024) unsigned char slimtrim_shared_bytes[];
@@ -63,6 +73,17 @@ template <class T>
   asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
                : "l"(from));
+  return v;
+}
+
+[[nodiscard]] __device__ __forceinline__ std::uint32_t load_shared_by_blocks(std::uint32_t const* from) {
+  std::uint32_t v;
+  asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(from));
+  return v;
+}
+[[nodiscard]] __device__ __forceinline__ std::uint16_t load_shared_by_blocks(std::uint16_t const* from) {
+  std::uint16_t v;
+  asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(v) : "l"(from));
   return v;
 }
 

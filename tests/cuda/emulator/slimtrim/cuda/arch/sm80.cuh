@@ -103,6 +103,16 @@ template <half_precision T>
   return pair_of<T>(one(false), one(true));
 }
 template <half_precision T>
+[[nodiscard]] std::uint32_t multiply_pairs(std::uint32_t a, std::uint32_t b) {
+  auto const one = [&](bool upper) {
+    return T(static_cast<float>(element_of_pair<T>(a, upper)) * static_cast<float>(element_of_pair<T>(b, upper)));
+  };
+  return pair_of<T>(one(false), one(true));
+}
+[[nodiscard]] inline std::uint32_t doubled(std::uint32_t pair, bool upper) {
+  return (upper ? pair >> 16 : pair & 0xffffU) * 0x10001U;
+}
+template <half_precision T>
 [[nodiscard]] std::uint32_t round_pair(float low, float high) {
   return pair_of<T>(T(low), T(high));
 }

@@ -40,11 +40,15 @@ template <class T>
   return bits;
 }
 [[nodiscard]] inline int count_bits(std::uint32_t bits) { return __builtin_popcount(bits); }
+[[nodiscard]] inline std::uint32_t and_or(std::uint32_t a, std::uint32_t b, std::uint32_t c) { return (a & b) | c; }
+inline void settle(float&) {}
 [[nodiscard]] inline unsigned char* shared_memory() { return emulator::shared_bytes(); }
 [[nodiscard]] inline words4 load_once(words4 const* from) { return *from; }
 [[nodiscard]] inline words2 load_once(words2 const* from) { return *from; }
 [[nodiscard]] inline std::uint32_t load_once(std::uint32_t const* from) { return *from; }
 [[nodiscard]] inline words4 load_shared_by_blocks(words4 const* from) { return *from; }
+[[nodiscard]] inline std::uint32_t load_shared_by_blocks(std::uint32_t const* from) { return *from; }
+[[nodiscard]] inline std::uint16_t load_shared_by_blocks(std::uint16_t const* from) { return *from; }
 [[nodiscard]] inline float load_fresh(float const* from) { return *from; }
 [[nodiscard]] inline std::int32_t load_fresh(std::int32_t const* from) { return *from; }
 inline void raise_to(unsigned long long* at, unsigned long long value) { *at = *at < value ? value : *at; }
