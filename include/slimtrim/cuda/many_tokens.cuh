@@ -47,65 +47,77 @@ __device__ __forceinline__ void fetch_activations(T const* const (&rows)[TokenTi
   }
 }
 
-// sums[s][n][e] over columns [first_block, last_block) of strips strip .. strip + 1 of this warp. rows: the token rows that
-// this thread fetches, null for none. Strips at or behind the last are computed on the last one's weights and unused.
-template <half_precision T, tile_kind Kind, int TokenTiles>
-__device__ __forceinline__ void multiply_tokens(tile_weight_view const& w, index_t strip, int first_block, int last_block,
+// sums[s][n][e] += columns [first_block, last_block) of strips strip .. strip + 1 of this warp. rows: the token rows that
+// this thread fetches, null for none. Strips at or behind the last are computed on the last one's weights and unused. Paired:
+// first and last are even, two tiles that follow one another share their scales, and there are no zero points.
+template <half_precision T, tile_kind Kind, int TokenTiles, bool Paired>
+__device__ __forceinline__ void multiply_blocks(tile_weight_view const& w, index_t strip, int first_block, int last_block,
                                                 T const* const (&rows)[TokenTiles / 2],
                                                 float (&sums)[many_tokens_shape::strips_a_warp][TokenTiles][4]) {
   constexpr int strips = many_tokens_shape::strips_a_warp, stages = many_tokens_shape::stages;
   constexpr int stage_bytes = TokenTiles * tile::tokens * many_tokens_shape::row_bytes;
-  constexpr int depth = has_codes(Kind) ? 2 : 1;
   constexpr int half_steps = tile_steps<Kind> / 2;
   unsigned char* const shared = shared_memory();
   int const lane = static_cast<int>(threadIdx.x % 32);
   index_t const last_strip = w.strips() - 1;
-  strip_reader<Kind> const reader0(w, strip < last_strip ? strip : last_strip, lane);
-  strip_reader<Kind> const reader1(w, strip + 1 < last_strip ? strip + 1 : last_strip, lane);
-  lane_tile<Kind> ring[depth][strips];
+  strip_reader<Kind> const readers[strips] = {strip_reader<Kind>(w, strip < last_strip ? strip : last_strip, lane),
+                                              strip_reader<Kind>(w, strip + 1 < last_strip ? strip + 1 : last_strip, lane)};
+  static_assert(strips == 2);
+  lane_tile<Kind> ring[2][strips];
+  auto const load = [&](int block, int d) {
 #pragma unroll
-  for (int d = 0; d < depth; ++d)
-    if (first_block + d < last_block) {
-      reader0.load(static_cast<std::uint32_t>(first_block + d), ring[d][0]);
-      reader1.load(static_cast<std::uint32_t>(first_block + d), ring[d][1]);
-    }
+    for (int s = 0; s < strips; ++s)
+      if (Paired && d == 1)
+        readers[s].load_words(static_cast<std::uint32_t>(block), ring[d][s]);
+      else
+        readers[s].template load<!Paired>(static_cast<std::uint32_t>(block), ring[d][s]);
+  };
+#pragma unroll
+  for (int d = 0; d < 2; ++d)
+    if (first_block + d < last_block) load(first_block + d, d);
 #pragma unroll
   for (int s = 0; s < stages - 1; ++s) {
     if (first_block + s < last_block) fetch_activations<T, TokenTiles>(rows, first_block + s, shared + s * stage_bytes);
     commit_copies();
   }
-  for (int first = first_block; first < last_block; first += depth) {
+  for (int first = first_block; first < last_block; first += 2) {
+    float part[strips][TokenTiles][4];
+    std::uint32_t scales[strips];
 #pragma unroll
-    for (int d = 0; d < depth; ++d) {
+    for (int d = 0; d < 2; ++d) {
       int const block = first + d;
-      if (block >= last_block) break;
+      if (!Paired && block >= last_block) break;
       wait_for_copies<stages - 2>();
       sync_block();  // everybody's part of this stage is there, and nobody reads the stage that is filled next
       int const ahead = block + stages - 1;
       if (ahead < last_block)
         fetch_activations<T, TokenTiles>(rows, ahead, shared + (ahead - first_block) % stages * stage_bytes);
       commit_copies();
-      lane_tile<Kind> now[strips];
+      if constexpr (has_codes(Kind)) {
+        if (!Paired || d == 0) {
 #pragma unroll
-      for (int s = 0; s < strips; ++s) now[s] = ring[d][s];
-      if (block + depth < last_block) {
-        reader0.load(static_cast<std::uint32_t>(block + depth), ring[d][0]);
-        reader1.load(static_cast<std::uint32_t>(block + depth), ring[d][1]);
+          for (int s = 0; s < strips; ++s) {
+            scales[s] = ring[d][s].scales;
+#pragma unroll
+            for (int n = 0; n < TokenTiles; ++n)
+#pragma unroll
+              for (int e = 0; e < 4; ++e) part[s][n][e] = 0;
+          }
+        }
       }
       unsigned char const* const mine = shared + (block - first_block) % stages * stage_bytes +
                                         lane / 4 * many_tokens_shape::row_bytes +
                                         (Kind == tile_kind::sparse4 ? 64 * (lane % 4 / 2) : 32 * (lane % 4));
-      float part[strips][TokenTiles][4] = {};
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         std::uint32_t a[strips][half_steps][4];
 #pragma unroll
         for (int s = 0; s < strips; ++s) {
           std::uint32_t raised[2];
-          raised_zeros<T>(now[s].zeros, raised);
+          raised_zeros<T>(Paired ? 0x0808U : ring[d][s].zeros, raised);
 #pragma unroll
           for (int step = 0; step < half_steps; ++step)
-            weight_registers<T, Kind>(now[s], half_steps * half + step, raised, a[s][step]);
+            weight_registers<T, Kind>(ring[d][s], half_steps * half + step, raised, a[s][step]);
         }
 #pragma unroll
         for (int n = 0; n < TokenTiles; ++n) {
@@ -122,21 +134,41 @@ __device__ __forceinline__ void multiply_tokens(tile_weight_view const& w, index
           for (int step = 0; step < half_steps; ++step)
 #pragma unroll
             for (int s = 0; s < strips; ++s)
-              multiply_step<T, Kind>(part[s][n], now[s], half_steps * half + step, a[s][step],
+              multiply_step<T, Kind>(has_codes(Kind) ? part[s][n] : sums[s][n], ring[d][s], half_steps * half + step, a[s][step],
                                      x.word + step_words<Kind> * step);
         }
       }
+      if (block + 2 < last_block) load(block + 2, d);
+      if constexpr (has_codes(Kind)) {
+        if (Paired && d == 0) continue;
 #pragma unroll
-      for (int s = 0; s < strips; ++s) {
-        float scale[2] = {1, 1};
-        if constexpr (has_codes(Kind)) scales_of(w.scale_kind, now[s].scales, scale);
+        for (int s = 0; s < strips; ++s) {
+          float scale[2];
+          scales_of(w.scale_kind, scales[s], scale);
 #pragma unroll
-        for (int n = 0; n < TokenTiles; ++n)
+          for (int n = 0; n < TokenTiles; ++n)
 #pragma unroll
-          for (int e = 0; e < 4; ++e) sums[s][n][e] += scale[e / 2] * part[s][n][e];
+            for (int e = 0; e < 4; ++e) sums[s][n][e] += scale[e / 2] * part[s][n][e];
+        }
       }
     }
   }
+}
+
+// Whether tiles come in pairs that share scales, without zero points.
+[[nodiscard]] SLIMTRIM_HD inline bool shares_in_pairs(tile_weight_view const& w) {
+  return has_codes(w.kind) && w.zeros == nullptr && w.group_shift > 0 && w.blocks() % 2 == 0;
+}
+
+// The same for any weight; where tiles come in pairs, parts of the columns must too.
+template <half_precision T, tile_kind Kind, int TokenTiles>
+__device__ __forceinline__ void multiply_tokens(tile_weight_view const& w, index_t strip, int first_block, int last_block,
+                                                T const* const (&rows)[TokenTiles / 2],
+                                                float (&sums)[many_tokens_shape::strips_a_warp][TokenTiles][4]) {
+  if constexpr (has_codes(Kind)) {
+    if (shares_in_pairs(w)) return multiply_blocks<T, Kind, TokenTiles, true>(w, strip, first_block, last_block, rows, sums);
+  }
+  multiply_blocks<T, Kind, TokenTiles, false>(w, strip, first_block, last_block, rows, sums);
 }
 
 // Rows of the tokens that this thread fetches: those of a tile of `count`, through `row_of(i)`.
@@ -158,7 +190,7 @@ __device__ __forceinline__ void rows_to_fetch(int count, T const* (&rows)[TokenT
 // all tokens, which are fewer bytes, stay in L2. With one part Y is written, with several each part of `partial`,
 // [parts, tokens, rows].
 template <half_precision T, tile_kind Kind, int TokenTiles, class Result>
-__global__ void __launch_bounds__(32 * many_tokens_shape::warps)
+__global__ void __launch_bounds__(32 * many_tokens_shape::warps, 2)
     many_tokens_kernel(tile_weight_view w, device_matrix<T const> X, device_matrix<Result> Y, float* partial) {
   int const blocks = static_cast<int>(w.blocks()), parts = static_cast<int>(gridDim.z), part = static_cast<int>(blockIdx.z);
   index_t const first_token = static_cast<index_t>(blockIdx.x) * TokenTiles * tile::tokens, tokens = X.extent(0);
@@ -167,8 +199,8 @@ __global__ void __launch_bounds__(32 * many_tokens_shape::warps)
   rows_to_fetch<T, TokenTiles>(count, rows, [&](int i) { return X.data + (first_token + i) * X.stride(0); });
   float sums[many_tokens_shape::strips_a_warp][TokenTiles][4] = {};
   index_t const strip = strip_of_warp();
-  int const first = static_cast<int>(static_cast<index_t>(blocks) * part / parts);
-  int const last = static_cast<int>(static_cast<index_t>(blocks) * (part + 1) / parts);
+  int const whole = shares_in_pairs(w) ? 2 : 1;
+  int const first = blocks / whole * part / parts * whole, last = blocks / whole * (part + 1) / parts * whole;
   multiply_tokens<T, Kind, TokenTiles>(w, strip, first, last, rows, sums);
   int const lane = static_cast<int>(threadIdx.x % 32);
 #pragma unroll

@@ -15,7 +15,7 @@ namespace detail {
 
 // Grid: tile of pairs, 128 rows of gate and up.
 template <half_precision T, tile_kind Kind, int TokenTiles>
-__global__ void __launch_bounds__(32 * many_tokens_shape::warps)
+__global__ void __launch_bounds__(32 * many_tokens_shape::warps, 2)
     moe_many_gate_up(moe_layer_view<T> layer, device_matrix<T const> X, expert_groups groups, T* activations) {
   token_tile const mine = tile_of_tokens(groups.offsets, static_cast<int>(layer.experts), TokenTiles * tile::tokens,
                                          static_cast<int>(blockIdx.x));
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(32 * many_tokens_shape::warps)
 
 // Grid: tile of pairs, 128 rows of down.
 template <half_precision T, tile_kind Kind, int TokenTiles>
-__global__ void __launch_bounds__(32 * many_tokens_shape::warps)
+__global__ void __launch_bounds__(32 * many_tokens_shape::warps, 2)
     moe_many_down(moe_layer_view<T> layer, T const* activations, float const* factors, expert_groups groups, float* routed) {
   token_tile const mine = tile_of_tokens(groups.offsets, static_cast<int>(layer.experts), TokenTiles * tile::tokens,
                                          static_cast<int>(blockIdx.x));
