@@ -84,18 +84,32 @@ __device__ __forceinline__ void fetch_swizzled(T const* const (&rows)[fetched_to
   }
 }
 
-// Register values of one step of a tile: (code - zero) * scale rounded to T, or the elements.
-template <half_precision T, tile_kind Kind>
-__device__ __forceinline__ void scaled_registers(lane_tile<Kind> const& from, int step,
-                                                 std::uint32_t const (&raised)[2], float const (&scale)[2],
+// Register values of one step of a tile: (code - zero) * scale rounded to T, or the elements. The product has at most 16 bits,
+// so one instruction on pairs of T rounds as floats would, where scales are of type T.
+template <half_precision T, tile_kind Kind, bool Plain>
+__device__ __forceinline__ void scaled_registers(lane_tile<Kind> const& from, int step, tile_scale kind,
                                                  std::uint32_t (&a)[4]) {
+  std::uint32_t raised[2];
+  raised_zeros<T>(Plain ? 0x0808U : from.zeros, raised);
   weight_registers<T, Kind>(from, step, raised, a);
-  if constexpr (has_codes(Kind)) {
+  if constexpr (Plain) {
+    std::uint32_t const scale[2] = {doubled(from.scales, false), doubled(from.scales, true)};
+#pragma unroll
+    for (int reg = 0; reg < 4; ++reg) a[reg] = multiply_pairs<T>(a[reg], scale[reg % 2]);
+  } else if constexpr (has_codes(Kind)) {
+    float scale[2];
+    scales_of(kind, from.scales, scale);
 #pragma unroll
     for (int reg = 0; reg < 4; ++reg)
       a[reg] =
           round_pair<T>(widen_pair<T>(a[reg], false) * scale[reg % 2], widen_pair<T>(a[reg], true) * scale[reg % 2]);
   }
+}
+
+// Whether scales are of the type of the activations, and codes without zero points.
+template <half_precision T>
+[[nodiscard]] SLIMTRIM_HD bool scales_as_pairs(tile_weight_view const& w) {
+  return w.zeros == nullptr && w.scale_kind == (std::is_same_v<T, bfloat16> ? tile_scale::bfloat16 : tile_scale::float16);
 }
 
 // The strip of tile 0 of this warp; tile r is 4 r further. A warpgroup owns `Tiles` tiles of 64 rows.
@@ -106,11 +120,12 @@ template <int Tiles>
 }
 
 // sums += columns of blocks [first_block, last_block) of the warp's strips times the tile's tokens, whose columns stand
-// in steps' order. Behind the last strip its weights are used, for sums that nobody keeps.
-template <half_precision T, tile_kind Kind, int Tiles>
-__device__ __forceinline__ void multiply_warpgroups(tile_weight_view const& w, index_t first_strip, int first_block,
-                                                    int last_block, T const* const (&rows)[fetched_tokens],
-                                                    float (&sums)[Tiles][warpgroup_tokens / 8][4]) {
+// in steps' order. Behind the last strip its weights are used, for sums that nobody keeps. While the products of three steps
+// are under way the weights of the next are made, in the registers of the step whose product is done.
+template <half_precision T, tile_kind Kind, int Tiles, bool Plain>
+__device__ __forceinline__ void multiply_steps(tile_weight_view const& w, index_t first_strip, int first_block,
+                                               int last_block, T const* const (&rows)[fetched_tokens],
+                                               float (&sums)[Tiles][warpgroup_tokens / 8][4]) {
   constexpr int stages = warpgroup_shape::stages, ahead = warpgroup_shape::ahead;
   unsigned char* const shared = shared_memory();
   int const lane = static_cast<int>(threadIdx.x % 32);
@@ -120,7 +135,7 @@ __device__ __forceinline__ void multiply_warpgroups(tile_weight_view const& w, i
 #pragma unroll
     for (int r = 0; r < Tiles; ++r) {
       index_t const strip = first_strip + 4 * r < last_strip ? first_strip + 4 * r : last_strip;
-      strip_reader<Kind>(w, strip, lane).load(static_cast<std::uint32_t>(block), next[r]);
+      strip_reader<Kind>(w, strip, lane).template load<!Plain>(static_cast<std::uint32_t>(block), next[r]);
     }
   };
   if (first_block < last_block) load(first_block);
@@ -130,19 +145,8 @@ __device__ __forceinline__ void multiply_warpgroups(tile_weight_view const& w, i
       fetch_swizzled<T>(rows, first_block + s, shared + s * warpgroup_shape::stage_bytes);
     commit_copies();
   }
+  std::uint32_t a[Tiles][tile::steps][4];
   for (int block = first_block; block < last_block; ++block) {
-    std::uint32_t a[Tiles][tile::steps][4];
-#pragma unroll
-    for (int r = 0; r < Tiles; ++r) {
-      std::uint32_t raised[2];
-      float scale[2] = {1, 1};
-      raised_zeros<T>(next[r].zeros, raised);
-      if constexpr (has_codes(Kind)) scales_of(w.scale_kind, next[r].scales, scale);
-#pragma unroll
-      for (int step = 0; step < tile::steps; ++step)
-        scaled_registers<T, Kind>(next[r], step, raised, scale, a[r][step]);
-    }
-    if (block + 1 < last_block) load(block + 1);
     wait_for_copies<ahead - 1>();
     fence_for_warpgroup();
     sync_block();  // everybody's part of this stage is there, and everybody has done with the stage of two blocks ago
@@ -151,15 +155,35 @@ __device__ __forceinline__ void multiply_warpgroups(tile_weight_view const& w, i
       fetch_swizzled<T>(rows, fetched, shared + (place + ahead) % stages * warpgroup_shape::stage_bytes);
     commit_copies();
     std::uint32_t const stage = shared_address(shared + place % stages * warpgroup_shape::stage_bytes);
-    begin_warpgroup();
+    lane_tile<Kind> now[Tiles];
 #pragma unroll
-    for (int step = 0; step < tile::steps; ++step)
+    for (int r = 0; r < Tiles; ++r) now[r] = next[r];
+    if (block + 1 < last_block) load(block + 1);
+#pragma unroll
+    for (int step = 0; step < tile::steps; ++step) {
+      wait_for_warpgroup<tile::steps - 1>();
+#pragma unroll
+      for (int r = 0; r < Tiles; ++r) scaled_registers<T, Kind, Plain>(now[r], step, w.scale_kind, a[r][step]);
+      begin_warpgroup();
 #pragma unroll
       for (int r = 0; r < Tiles; ++r)
         multiply_warpgroup<T>(sums[r], a[r][step], swizzled_rows(stage + 32 * static_cast<std::uint32_t>(step)));
-    commit_warpgroup();
-    wait_for_warpgroup<0>();
+      commit_warpgroup();
+    }
   }
+  wait_for_warpgroup<0>();
+}
+
+// The same for any weight.
+template <half_precision T, tile_kind Kind, int Tiles>
+__device__ __forceinline__ void multiply_warpgroups(tile_weight_view const& w, index_t first_strip, int first_block,
+                                                    int last_block, T const* const (&rows)[fetched_tokens],
+                                                    float (&sums)[Tiles][warpgroup_tokens / 8][4]) {
+  if constexpr (has_codes(Kind)) {
+    if (scales_as_pairs<T>(w))
+      return multiply_steps<T, Kind, Tiles, true>(w, first_strip, first_block, last_block, rows, sums);
+  }
+  multiply_steps<T, Kind, Tiles, false>(w, first_strip, first_block, last_block, rows, sums);
 }
 
 // Grid: 128 tokens, 128 * Tiles rows, part of the columns; X: [T, columns] contiguous, columns in steps' order.
