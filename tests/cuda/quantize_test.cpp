@@ -6,7 +6,9 @@
 #include <slimtrim/cuda/quantize.cuh>
 #include <slimtrim/slim/quantize/rtn.hpp>
 
+#include <cmath>
 #include <limits>
+#include <type_traits>
 
 namespace cuda_quantize_test {
 
@@ -21,7 +23,9 @@ void check_quantise(index_t rows, index_t columns, index_t group, bool symmetric
   tensor<T, 2> W(rows, columns);
   for (index_t r = 0; r < rows; ++r)
     for (index_t c = 0; c < columns; ++c) {
-      double const size = r == 1 ? 0.0 : (r == 2 ? 1e-30 : 0.02);  // a row of zeros and one of vanishing weights
+      // A row of zeros, one of vanishing weights, and one of vast ones, whose scales the fast division does not take as they are.
+      double const vast = std::is_same_v<T, float16> ? 1e4 : 1e35;
+      double const size = r == 1 ? 0.0 : (r == 2 ? 1e-36 : (r == 3 ? vast : 0.02));
       W(r, c) = static_cast<T>(static_cast<float>(size * normal_at(2, 2, static_cast<std::uint64_t>(r * columns + c))));
     }
   uniform_grid const grid{.bits = 4, .symmetric = symmetric};
@@ -50,6 +54,22 @@ TEST_CASE("cuda quantise: codes, scales and zero points are the host's") {
     check_quantise<float16>(4, 320, 320, symmetric, scale_type::float32);
     check_quantise<float>(4, 24, 8, symmetric, scale_type::bfloat16, backend_tests::layout::padded_rows);
     check_quantise<bfloat16>(4, 256, 128, symmetric, scale_type::bfloat16, backend_tests::layout::columns);
+  }
+}
+
+TEST_CASE("cuda quantise: the fast division rounds as division does") {
+  for (std::uint64_t i = 0; i < 200000; ++i) {
+    // Scales of every size, weights up to eight times as large, whole multiples and halves of steps among them.
+    float const scale = bits_as<float>(0x00000001U + static_cast<std::uint32_t>(random_bits_at(7, 1, i) % 0x7c000000U));
+    float const factor = i % 4 == 0 ? static_cast<float>(static_cast<int>(random_bits_at(7, 2, i) % 33) - 16) / 2
+                                    : static_cast<float>(2.7 * normal_at(7, 3, i));
+    float const w = scale * factor;
+    cuda::detail::scale_divisor const by(scale);
+    float const found = by.divide(w * by.factor), expected = w / scale;
+    // Below what any weight is rounded by, a quotient of vanishing numbers may lose its last bits.
+    CAPTURE(scale);
+    CAPTURE(w);
+    REQUIRE((found == expected || (std::abs(expected) < 0x1p-20F && std::abs(found) < 0x1p-20F)));
   }
 }
 

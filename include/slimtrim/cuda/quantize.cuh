@@ -9,6 +9,7 @@
 #include <slimtrim/slim/quantize/scale.hpp>
 #include <slimtrim/tensor/quantized_view.hpp>
 
+#include <cmath>
 #include <cstdint>
 
 namespace slimtrim {
@@ -24,54 +25,125 @@ struct quantised_outputs {
 
 namespace detail {
 
-// 16 lanes own one group of one row; a lane takes 8 columns at a time, which are one word of codes.
-inline constexpr int quantise_lanes = 16;
+// Four lanes own one group of one row; a lane takes 8 columns at a time, which are one word of codes. So the scale, a division in
+// double, is worked out once for 32 weights of a lane where groups have 128.
+inline constexpr int quantise_lanes = 4;
+inline constexpr int quantise_held = 4;  // chunks that a lane keeps between the two passes
 
-template <class T>
-__global__ void __launch_bounds__(256) quantise_groups(device_matrix<T const> W, bool wide, uniform_grid grid, int group, scale_type stored_as,
+// Divides by one scale as division rounds, without its forty instructions. With y = 1 / s rounded, q + (w - q s) y rounds as w / s
+// does (the proof is at divisor::by_inverse of simd/target/quantize.hpp) for scales in 2^-100 .. 2^100; any other is brought
+// there by a power of two, together with what it divides.
+struct scale_divisor {
+  float scale, inverse, factor;
+
+  SLIMTRIM_HD explicit scale_divisor(float value) : factor(value < 0x1p-100F ? 0x1p64F : (value > 0x1p100F ? 0x1p-64F : 1.0F)) {
+    scale = value * factor;
+    inverse = 1.0F / scale;
+  }
+  [[nodiscard]] SLIMTRIM_HD float divide(float w) const {
+    float const q = w * inverse;
+    return std::fma(std::fma(q, -scale, w), inverse, q);
+  }
+};
+
+// What a group's elements say of its range: the largest magnitude as bits, where NaN and infinity come out on top.
+struct range_of_lane {
+  std::uint32_t largest = 0;
+  float lowest = 0, highest = 0;
+
+  template <bool Symmetric>
+  __device__ __forceinline__ void meet(float value) {
+    std::uint32_t const magnitude = bits_as<std::uint32_t>(value) & 0x7fffffffU;
+    largest = magnitude > largest ? magnitude : largest;
+    if constexpr (!Symmetric) {
+      lowest = std::fmin(value, lowest);
+      highest = std::fmax(value, highest);
+    }
+  }
+  template <bool Symmetric>
+  __device__ __forceinline__ void gather() {
+#pragma unroll
+    for (int mask = quantise_lanes / 2; mask > 0; mask /= 2) {
+      std::uint32_t const other = shuffle_xor(largest, mask);
+      largest = other > largest ? other : largest;
+      if constexpr (!Symmetric) {
+        float const low = shuffle_xor(lowest, mask), high = shuffle_xor(highest, mask);
+        lowest = std::fmin(low, lowest);
+        highest = std::fmax(high, highest);
+      }
+    }
+    if constexpr (Symmetric) highest = bits_as<float>(largest);
+  }
+};
+
+// Eight codes, as uniform_grid::encode makes each. shift: zero point - middle, 0 for a symmetric grid.
+template <bool Symmetric>
+[[nodiscard]] __device__ __forceinline__ std::uint32_t encode_chunk(scale_divisor const& by, float shift,
+                                                                    float (&w)[chunk_elements]) {
+  if (by.factor != 1.0F)
+#pragma unroll
+    for (int i = 0; i < chunk_elements; ++i) w[i] *= by.factor;
+  std::uint32_t word = 0;
+#pragma unroll
+  for (int i = 0; i < chunk_elements; ++i) {
+    float x = by.divide(w[i]);
+    if constexpr (!Symmetric) x += shift;
+    x = std::fmin(std::fmax(x, -8.0F), 7.0F);
+    // 1.5 * 2^23 leaves the nearest integer in the low bits; 8 more, which is even, makes it the code.
+    word = and_or(bits_as<std::uint32_t>(x + 12582920.0F) << (4 * i), 15U << (4 * i), word);
+  }
+  return word;
+}
+
+template <class T, bool Wide, bool Symmetric>
+__global__ void __launch_bounds__(256) quantise_groups(device_matrix<T const> W, uniform_grid grid, int group, scale_type stored_as,
                                                        quantised_outputs out, device_report* report) {
+  constexpr int step = chunk_elements * quantise_lanes;
   int const lane = static_cast<int>(threadIdx.x % quantise_lanes);
   index_t const groups = out.scales.extent(1), teams = 256 / quantise_lanes;
   index_t const mine = static_cast<index_t>(blockIdx.x) * teams + threadIdx.x / quantise_lanes;
   bool const live = mine < groups * W.extent(0);
-  index_t const row = live ? mine / groups : 0, g = live ? mine - row * groups : 0;
-  float lowest = 0, highest = 0;
-  bool finite = true;
-  float w[chunk_elements] = {};
-  for (int c = 8 * lane; c < group && live; c += 8 * quantise_lanes) {
-    read_chunk(W, row, g * group + c, wide, 0.0F, w);
-    for (float const value : w) {
-      finite = finite && value - value == 0;
-      lowest = value < lowest ? value : lowest;
-      highest = value > highest ? value : highest;
-    }
+  index_t const row = live ? mine / groups : 0, g = live ? mine - row * groups : 0, begin = g * group + chunk_elements * lane;
+  int const chunks = live ? (group - chunk_elements * lane + step - 1) / step : 0;
+  range_of_lane range;
+  float w[quantise_held][chunk_elements] = {};
+#pragma unroll
+  for (int c = 0; c < quantise_held; ++c) {
+    if (c >= chunks) continue;
+    read_chunk(W, row, begin + c * step, Wide, 0.0F, w[c]);
+#pragma unroll
+    for (int i = 0; i < chunk_elements; ++i) range.template meet<Symmetric>(w[c][i]);
   }
-  for (int mask = quantise_lanes / 2; mask > 0; mask /= 2) {
-    float const low = shuffle_xor(lowest, mask), high = shuffle_xor(highest, mask);
-    lowest = low < lowest ? low : lowest;
-    highest = high > highest ? high : highest;
-    finite = (shuffle_xor(static_cast<int>(finite), mask) != 0) && finite;
+  for (int c = quantise_held; c < chunks; ++c) {
+    float more[chunk_elements];
+    read_chunk(W, row, begin + c * step, Wide, 0.0F, more);
+#pragma unroll
+    for (int i = 0; i < chunk_elements; ++i) range.template meet<Symmetric>(more[i]);
   }
+  range.template gather<Symmetric>();
   if (!live) return;
+  bool const finite = range.largest < 0x7f800000U;
   if (!finite) {
     if (lane == 0) raise_to(&report->not_finite, static_cast<unsigned long long>(row * W.extent(1) + g * group) + 1);
-    lowest = highest = 0;
+    range.lowest = range.highest = 0;
   }
-  if (grid.symmetric) {
-    highest = highest > -lowest ? highest : -lowest;
-    lowest = 0;
-  }
-  scale_and_zero const at = grid.from_range(lowest, highest, stored_as);
+  scale_and_zero const at = grid.from_range(range.lowest, range.highest, stored_as);
   if (lane == 0) {
     out.scales(row, g) = at.scale;
-    if (out.zeros.data != nullptr) out.zeros(row, g) = static_cast<std::uint8_t>(at.zero);
+    if (!Symmetric) out.zeros(row, g) = static_cast<std::uint8_t>(at.zero);
   }
-  for (int c = 8 * lane; c < group; c += 8 * quantise_lanes) {
-    // A group of up to 128 columns is still in registers.
-    if (group > 8 * quantise_lanes) read_chunk(W, row, g * group + c, wide, 0.0F, w);
-    std::uint32_t word = 0;
-    for (int i = 0; i < 8; ++i) word |= grid.encode(finite ? w[i] : 0.0F, at) << (4 * i);
-    out.words(row, (g * group + c) / 8) = word;
+  scale_divisor const by(at.scale);
+  float const shift = static_cast<float>(at.zero - grid.middle());
+  std::uint32_t* const words = &out.words(row, static_cast<index_t>(static_cast<std::uint32_t>(g * (group / chunk_elements)) + lane));
+  index_t const next = quantise_lanes * out.words.stride(1);
+  std::uint32_t const zeros = static_cast<std::uint32_t>(at.zero) * 0x11111111U;  // what zeros become
+#pragma unroll
+  for (int c = 0; c < quantise_held; ++c)
+    if (c < chunks) words[c * next] = finite ? encode_chunk<Symmetric>(by, shift, w[c]) : zeros;
+  for (int c = quantise_held; c < chunks; ++c) {
+    float more[chunk_elements];
+    read_chunk(W, row, begin + c * step, Wide, 0.0F, more);
+    words[c * next] = finite ? encode_chunk<Symmetric>(by, shift, more) : zeros;
   }
 }
 
@@ -93,8 +165,14 @@ void quantise(context& on, device_matrix<T const> W, uniform_grid const& grid, i
   expects_equal(out.scales.extent(1), W.extent(1) / group, "cuda::quantise", "columns of scales");
   expects((out.zeros.data == nullptr) == grid.symmetric, "cuda::quantise", "zeros: expected exactly for a grid with zero points");
   index_t const groups = W.extent(0) * out.scales.extent(1);
-  launch(on.stream(), {dim3(blocks_for(ceil_div(groups, 256 / detail::quantise_lanes))), 256, 0}, detail::quantise_groups<T>, W, reads_chunks(W), grid,
-         static_cast<int>(group), stored_as, out, on.report());
+  auto const run = [&](auto kernel) {
+    launch(on.stream(), {dim3(blocks_for(ceil_div(groups, 256 / detail::quantise_lanes))), 256, 0}, kernel, W, grid,
+           static_cast<int>(group), stored_as, out, on.report());
+  };
+  if (reads_chunks(W))
+    grid.symmetric ? run(detail::quantise_groups<T, true, true>) : run(detail::quantise_groups<T, true, false>);
+  else
+    grid.symmetric ? run(detail::quantise_groups<T, false, true>) : run(detail::quantise_groups<T, false, false>);
 }
 
 }  // namespace cuda
