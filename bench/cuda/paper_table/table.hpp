@@ -42,7 +42,7 @@ namespace detail {
         "| model | decode ms, 1 / 8 / 32 texts | prefill ms, 2048 | memory GiB | of read bandwidth | vs fused bf16 | "
         "vs eager cuBLAS | vs transformers | paper |\n"
         "|---|---|---|---|---|---|---|---|---|\n";
-    std::string slabs;
+    std::string slabs, early;
     for (table_row const& row : all_rows()) {
       if (row.deepseek != deepseek) continue;
       row_file const seen = row_file::load(out + "/" + row.name + ".row");
@@ -69,12 +69,15 @@ namespace detail {
         line += (row.paper_speedup > 1 ? detail::number(row.paper_speedup, 2) + "x, " : std::string()) +
                 detail::number(row.paper_memory, 1) + " GiB";
       text += line + " |\n";
+      if (seen.get("early_decode_seconds_1") > 0)
+        early += (early.empty() ? "Kernels that begin early (milliseconds a step, 1 / 8 texts): " : ", ") + row.label + " " +
+                 milliseconds("early_decode_seconds_1") + " / " + milliseconds("early_decode_seconds_8");
       if (seen.get("layers_in_memory") < seen.get("layers") && seen.get("layers") > 0)
         slabs += "- " + row.label + ": a slab of " + detail::number(seen.get("layers_in_memory"), 0) + " of " +
                  detail::number(seen.get("layers"), 0) +
                  " layers was in memory and passed several times; memory is what all layers would take.\n";
     }
-    text += "\n" + slabs + (slabs.empty() ? "" : "\n");
+    text += "\n" + slabs + (slabs.empty() ? "" : "\n") + early + (early.empty() ? "" : ".\n\n");
   }
   json += "\n]}\n";
   for (auto const& [name, content] : {std::pair<std::string, std::string>{"table.md", text}, {"results.json", json}}) {

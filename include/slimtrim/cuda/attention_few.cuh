@@ -62,6 +62,8 @@ __global__ void __launch_bounds__(attention_few_shape::threads, 6)
   T* const new_value = new_key + dim;
   index_t const sequence = blockIdx.z, first_head = static_cast<index_t>(blockIdx.y) * Heads;
   index_t const group = layout.heads / layout.key_value_heads, key_column = first_head / group * layout.head_dim;
+  let_later_work_begin();
+  wait_for_earlier_work();
   int const position = before[sequence];
   if (position >= cache.capacity) return;  // the caller counts tokens; this only keeps memory whole
   int const chunks = position / chunk + 1, from = static_cast<int>(blockIdx.x) * chunk;
@@ -231,7 +233,7 @@ void attention_few(context& on, head_layout const& layout, device_matrix<float c
     launch(on.stream(),
            {dim3(blocks_for(ceil_div(cache.capacity, shape::chunk)), blocks_for(layout.heads / Heads),
                  blocks_for(sequences)),
-            shape::threads, sizeof(float) * Heads * dim * (1 + sharers) + 2 * sizeof(T) * dim},
+            shape::threads, sizeof(float) * Heads * dim * (1 + sharers) + 2 * sizeof(T) * dim, on.overlaps()},
            detail::attention_few_kernel<T, Heads>, layout, made, frequencies, cache, before,
            static_cast<float>(1.0 / std::sqrt(static_cast<double>(layout.head_dim))), work.partial.data(),
            work.tickets.data(), Z);

@@ -87,6 +87,11 @@ class context {
     }
     return solver_;
   }
+  /// From now on the kernels of decoding may begin before those in front of them have ended (compute capability 9.0 and
+  /// newer), and read weights meanwhile: only while nothing on the stream writes weights.
+  void overlap_launches(bool wanted) { overlaps_ = wanted && major_ >= 9; }
+  [[nodiscard]] bool overlaps() const { return overlaps_; }
+
   template <class T>
   [[nodiscard]] scratch<T> scratch_for(index_t size) const {
     return scratch<T>(pool_, stream_, size);
@@ -111,7 +116,7 @@ class context {
   device_buffer<unsigned char> blas_workspace_;
   cublasHandle_t blas_{};
   cusolverDnHandle_t solver_{};
-  bool blas_made_ = false, solver_made_ = false;
+  bool blas_made_ = false, solver_made_ = false, overlaps_ = false;
 };
 
 }  // namespace cuda

@@ -58,6 +58,7 @@ __device__ __forceinline__ void multiply_turns(tile_weight_view const& w, index_
 #pragma unroll
   for (int d = 0; d < depth; ++d)
     if (block < blocks) fetch(ring[d]);
+  wait_for_earlier_work();
   T const* columns[TokenTiles];
   rows_of(columns);
 #pragma unroll
@@ -147,6 +148,7 @@ __global__ void __launch_bounds__(32 * few_tokens_shape::most_warps, few_tokens_
   auto* const shared = reinterpret_cast<float*>(shared_memory());
   index_t const strip = blockIdx.x;
   int const lane = static_cast<int>(threadIdx.x % 32), tokens = static_cast<int>(X.extent(0));
+  let_later_work_begin();
   float sums[TokenTiles][4] = {};
   multiply_strip<T, Kind, TokenTiles>(
       w, strip,
@@ -180,7 +182,8 @@ void few_tokens_product(context& on, tile_weight_view const& w, device_matrix<T 
   auto const run = [&]<int TokenTiles>() {
     int const warps = few_tokens_shape::warps(w.blocks());
     launch(on.stream(),
-           {dim3(blocks_for(w.strips())), static_cast<unsigned>(32 * warps), detail::few_tokens_shared_bytes<TokenTiles>(warps)},
+           {dim3(blocks_for(w.strips())), static_cast<unsigned>(32 * warps),
+            detail::few_tokens_shared_bytes<TokenTiles>(warps), on.overlaps()},
            detail::few_tokens_kernel<T, Kind, TokenTiles, Result>, w, X, Y);
   };
   expects(X.extent(0) <= few_tokens_shape::most_tokens, "few_tokens_product", "tokens: expected at most 32");

@@ -26,6 +26,8 @@ struct active_pairs {
 template <half_precision T, tile_kind Kind, int TokenTiles>
 __global__ void __launch_bounds__(32 * few_tokens_shape::most_warps, few_tokens_shape::resident_blocks(Kind, TokenTiles))
     moe_few_gate_up(moe_layer_view<T> layer, device_matrix<T const> X, expert_groups groups, T* activations) {
+  let_later_work_begin();
+  wait_for_earlier_work();
   active_pairs const mine = pairs_of_block(groups);
   if (mine.count == 0) return;
   auto* const shared = reinterpret_cast<float*>(shared_memory());
@@ -62,6 +64,8 @@ template <half_precision T, tile_kind Kind, int TokenTiles, class Result>
 __global__ void __launch_bounds__(32 * few_tokens_shape::most_warps, few_tokens_shape::resident_blocks(Kind, TokenTiles))
     moe_few_down(moe_layer_view<T> layer, T const* activations, float const* factors, expert_groups groups, float* routed,
                  unsigned* tickets, device_matrix<Result> Y, bool accumulate) {
+  let_later_work_begin();
+  wait_for_earlier_work();
   active_pairs const mine = pairs_of_block(groups);
   auto* const shared = reinterpret_cast<float*>(shared_memory());
   index_t const strip = blockIdx.x;
@@ -119,10 +123,10 @@ void moe_few(context& on, moe_layer_view<T> const& layer, device_matrix<T const>
              moe_workspace<T> const& work, bool accumulate) {
   index_t const pairs = X.extent(0) * layer.rule.top_k, most = pairs < layer.experts ? pairs : layer.experts;
   auto const active = static_cast<unsigned>(most);
-  auto const shape = [active](index_t rows, index_t columns) {
+  auto const shape = [&on, active](index_t rows, index_t columns) {
     int const warps = few_tokens_shape::warps(columns / tile::block_columns);
     return launch_shape{dim3(blocks_for(rows / tile::rows), active), static_cast<unsigned>(32 * warps),
-                        detail::few_tokens_shared_bytes<TokenTiles>(warps)};
+                        detail::few_tokens_shared_bytes<TokenTiles>(warps), on.overlaps()};
   };
   launch(on.stream(), shape(2 * layer.width, layer.hidden),
          detail::moe_few_gate_up<T, Kind, TokenTiles>, layer, X, work.groups(), work.activations.data());

@@ -66,6 +66,8 @@ __global__ void __launch_bounds__(front_threads, 2)
   std::size_t const route_size = route_bytes(layer.experts, layer.rule.groups);
   auto* const logits = reinterpret_cast<float*>(bytes + 8 * (2 * experts + layer.rule.groups));
   auto* const row = reinterpret_cast<T*>(bytes + route_size);
+  let_later_work_begin();
+  wait_for_earlier_work();
   normalise_row<T, front_threads>(X, added, weight, epsilon, N, token, slots, row);
   sync_block();
   auto const* const x = reinterpret_cast<words4 const*>(row);
@@ -112,7 +114,7 @@ void moe_front(context& on, moe_layer_view<T> const& layer, device_matrix<float>
   std::size_t const front =
       detail::route_bytes(layer.experts, layer.rule.groups) + sizeof(T) * static_cast<std::size_t>(layer.hidden);
   std::size_t const back = sizeof(int) * static_cast<std::size_t>(pairs + layer.experts);
-  launch(on.stream(), {dim3(blocks_for(tokens)), detail::front_threads, front > back ? front : back},
+  launch(on.stream(), {dim3(blocks_for(tokens)), detail::front_threads, front > back ? front : back, on.overlaps()},
          detail::moe_front_kernel<T>, layer, X, added, weight, epsilon, N, route_outputs{indices, factors, {}},
          on.report(), work.groups(), ticket);
 }

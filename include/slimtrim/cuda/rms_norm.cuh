@@ -68,6 +68,8 @@ __global__ void __launch_bounds__(norm_threads)
     add_and_normalise(device_matrix<float> X, device_matrix<float const> added, device_vector<float const> weight,
                       double epsilon, device_matrix<T> N) {
   __shared__ double slots[norm_threads / 32];
+  let_later_work_begin();
+  wait_for_earlier_work();
   normalise_row<T, norm_threads>(X, added, weight, epsilon, N, blockIdx.x, slots, nullptr);
 }
 
@@ -96,7 +98,7 @@ template <half_precision T>
 void add_and_normalise(context& on, device_matrix<float> X, device_matrix<float const> added,
                        device_vector<float const> weight, double epsilon, device_matrix<T> N) {
   detail::check_normalise<T>(X, added, weight, N);
-  launch(on.stream(), {dim3(blocks_for(X.extent(0))), detail::norm_threads, 0}, detail::add_and_normalise<T>, X, added,
+  launch(on.stream(), {dim3(blocks_for(X.extent(0))), detail::norm_threads, 0, on.overlaps()}, detail::add_and_normalise<T>, X, added,
          weight, epsilon, N);
 }
 

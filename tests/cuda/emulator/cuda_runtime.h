@@ -114,8 +114,10 @@ cudaError_t cudaDeviceGetAttribute(int*, cudaDeviceAttr, int);
 
 namespace emulator {
 
-// Calls `thread(argument)` once for every thread of the grid.
-void run_grid(dim3 blocks, unsigned threads, std::size_t shared_bytes, void (*thread)(void*), void* argument);
+// Calls `thread(argument)` once for every thread of the grid. `early`: each of them must wait for earlier work before it ends.
+void run_grid(dim3 blocks, unsigned threads, std::size_t shared_bytes, void (*thread)(void*), void* argument,
+              bool early = false);
+void wait_for_earlier_work();
 // The calling thread waits for all threads of its block, or of its warp.
 void wait_for_block();
 void wait_for_warp();

@@ -94,6 +94,7 @@ struct fiber {
   stack_state context{};
   std::unique_ptr<unsigned char[]> stack;
   waiting state = waiting::nothing;
+  bool waited = false;
   void* sanitizer_stack = nullptr;
 };
 
@@ -113,6 +114,7 @@ struct machine {
   unsigned current = 0, threads = 0;
   void (*thread)(void*) = nullptr;
   void* argument = nullptr;
+  bool early = false;
   bool reversed = std::getenv("SLIMTRIM_EMULATOR_REVERSED") != nullptr;
 };
 
@@ -133,6 +135,7 @@ void enter() {
 #endif
   m.thread(m.argument);
   fiber& me = m.fibers[m.current];
+  if (m.early && !me.waited) stop("a kernel that was launched early ended without waiting for earlier work");
   me.state = waiting::done;
   SLIMTRIM_FIBER_LEAVES(nullptr, m.scheduler_bottom, m.scheduler_size);
   change(me.context, m.scheduler);
@@ -178,6 +181,7 @@ void run_block() {
     f.state = waiting::nothing;
     f.copies.clear();
     f.open_group = 0;
+    f.waited = false;
     prepare(f.context, f.stack.get(), stack_bytes, enter);
   }
   for (;;) {
@@ -200,8 +204,9 @@ void run_block() {
 
 }  // namespace
 
-void run_grid(dim3 blocks, unsigned threads, std::size_t shared, void (*thread)(void*), void* argument) {
+void run_grid(dim3 blocks, unsigned threads, std::size_t shared, void (*thread)(void*), void* argument, bool early) {
   machine& m = self();
+  m.early = early;
   if (threads == 0 || threads > 1024) stop("1 to 1024 threads a block");
   while (m.fibers.size() < threads) {
     m.fibers.emplace_back();
@@ -227,6 +232,7 @@ void run_grid(dim3 blocks, unsigned threads, std::size_t shared, void (*thread)(
 
 void wait_for_block() { wait(waiting::for_block); }
 void wait_for_warp() { wait(waiting::for_warp); }
+void wait_for_earlier_work() { self().fibers[self().current].waited = true; }
 unsigned char* shared_bytes() { return self().shared_start; }
 unsigned char (*exchange_slots())[32] { return self().warps[self().current / 32].slot; }
 int lane() { return static_cast<int>(self().current % 32); }

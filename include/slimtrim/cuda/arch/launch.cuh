@@ -23,11 +23,13 @@ inline void check(cudaError_t status, char const* where) {
   throw system_failure(std::string(where) + ": " + cudaGetErrorName(status) + ": " + cudaGetErrorString(status));
 }
 
-/// Blocks, threads a block, and bytes of dynamic shared memory.
+/// Blocks, threads a block, and bytes of dynamic shared memory. `early`: blocks may begin while the work in front of them on
+/// the stream still runs, so the kernel calls wait_for_earlier_work before it touches what others read or write.
 struct launch_shape {
   dim3 blocks{1};
   unsigned threads = 256;
   std::size_t shared_bytes = 0;
+  bool early = false;
 };
 
 /// Enqueues `kernel(arguments...)`. A shape without blocks launches nothing. Throws `system_failure` where the launch is
@@ -44,6 +46,13 @@ void launch(cudaStream_t stream, launch_shape const& shape, void (*kernel)(Param
   config.blockDim = dim3(shape.threads);
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  if (shape.early) {
+    config.attrs = &early;
+    config.numAttrs = 1;
+  }
   // The status of this launch alone: the runtime's last error may be one that the caller has dealt with.
   check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "cuda::launch");
 }

@@ -27,6 +27,20 @@ template <class T>
 [[nodiscard]] __device__ __forceinline__ T shuffle(T value, int from) {
   return __shfl_sync(0xffffffffU, value, from);
 }
+/// Ends once the work in front of this kernel on its stream has ended and what it wrote can be read; at once where the
+/// kernel was not launched early. Every thread of a kernel that may be launched early calls it.
+__device__ __forceinline__ void wait_for_earlier_work() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+/// Lets the next kernel on the stream begin, where it was launched early and this one's blocks have all begun.
+__device__ __forceinline__ void let_later_work_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 /// One bit a lane. All 32 lanes take part.
 [[nodiscard]] __device__ __forceinline__ std::uint32_t ballot(bool mine) { return __ballot_sync(0xffffffffU, mine); }
 [[nodiscard]] __device__ __forceinline__ int count_bits(std::uint32_t bits) { return __popc(bits); }

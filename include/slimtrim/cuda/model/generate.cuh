@@ -58,6 +58,10 @@ class device_generation {
     check(cudaMemsetAsync(step_.data(), 0, 4, on.stream()), "cuda::device_generation");
   }
 
+  /// Whether the kernels of a step may begin before those in front of them have ended (context::overlap_launches). Before
+  /// the second step, which is the one that is kept as a graph.
+  void overlap_launches(bool wanted) { overlaps_ = wanted; }
+
   [[nodiscard]] index_t sequences() const { return cache_.sequences(); }
   [[nodiscard]] index_t bytes() const { return cache_.bytes(); }
 
@@ -149,8 +153,10 @@ class device_generation {
   [[nodiscard]] device_matrix<float> all_logits() const { return logits_.matrix(sequences(), model_.logit_columns()); }
   void enqueue_step() {
     index_t const n = sequences();
+    on_.overlap_launches(overlaps_);
     forward<T>(on_, model_, tokens_.data(), n, {lengths_.data(), 1}, cache_, 0, attention_, one_);
     final_logits<T>(on_, model_.shape, model_.ends, n, 0, n, one_, all_logits());
+    on_.overlap_launches(false);
     launch(on_.stream(), {dim3(blocks_for(ceil_div(n, 256))), 256, 0}, detail::count_step, lengths_.data(),
            static_cast<int>(n), step_.data());
   }
@@ -165,7 +171,7 @@ class device_generation {
   device_buffer<float> logits_;
   std::vector<index_t> held_;
   captured_work captured_{};
-  bool once_ = false;
+  bool once_ = false, overlaps_ = false;
 };
 
 /// slimtrim::generate on the device. Greedy and plain temperature draws stay there; with top_k or top_p the logits come

@@ -23,6 +23,7 @@ struct launch_shape {
   dim3 blocks{1};
   unsigned threads = 256;
   std::size_t shared_bytes = 0;
+  bool early = false;
 };
 
 template <class... Parameters, class... Arguments>
@@ -38,7 +39,7 @@ void launch(cudaStream_t, launch_shape const& shape, void (*kernel)(Parameters..
         auto const& c = *static_cast<call*>(at);
         std::apply(c.kernel, *c.values);
       },
-      &one);
+      &one, shape.early);
 }
 
 [[nodiscard]] inline unsigned blocks_for(index_t count) {

@@ -15,6 +15,9 @@ namespace cuda {
 inline void sync_block() { emulator::wait_for_block(); }
 inline void sync_warp() { emulator::wait_for_warp(); }
 
+inline void wait_for_earlier_work() { emulator::wait_for_earlier_work(); }
+inline void let_later_work_begin() {}
+
 template <class T>
 [[nodiscard]] T shuffle(T value, int from) {
   static_assert(sizeof(T) <= 32);
