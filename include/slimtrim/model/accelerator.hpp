@@ -13,6 +13,7 @@
 
 #include <concepts>
 #include <optional>
+#include <span>
 #include <type_traits>
 #include <utility>
 
@@ -48,6 +49,17 @@ class accelerator {
                                   matrix_view<float> C) = 0;
   [[nodiscard]] virtual bool gram_update(float alpha, matrix_view<float const> X, matrix_view<float> H) = 0;
 
+  /// Whether `hooks.sums` are added up; what is added stays with the accelerator until collect_sums adds it to the
+  /// matrices, which live until then.
+  [[nodiscard]] virtual bool adds_up() const { return false; }
+  virtual void collect_sums() {}
+  /// H += sum over rows of n nᵀ, n = norm(x), until collect_sums; false where the host is to do it.
+  [[nodiscard]] virtual bool add_normed_gram(std::span<float const> norm, double epsilon, matrix_view<float const> X,
+                                             matrix_view<float> H) {
+    static_cast<void>(norm), static_cast<void>(epsilon), static_cast<void>(X), static_cast<void>(H);
+    return false;
+  }
+
   /// slimtrim::gptq where the device takes it, nothing where the host is to do it.
   [[nodiscard]] virtual std::optional<gptq_result> gptq(matrix_view<float const> W, matrix_view<float const> hessian,
                                                         gptq_options const& options, matrix_view<float const> judge) {
@@ -61,6 +73,21 @@ template <class B>
 concept has_accelerator = requires(B const& b) {
   { b.lent() } -> std::convertible_to<accelerator*>;
 };
+
+/// Calls `hand_over(hooks)` with what `observer` wants of a layer: its sums where `device` adds up and it wants nothing else,
+/// else its hooks. An observer may have `bool sums(gram_sums&)`, false where it needs the rows.
+template <class Observer, class HandOver>
+void with_hooks(accelerator& device, Observer& observer, index_t layer, HandOver&& hand_over) {
+  if constexpr (requires(gram_sums& sums) { observer.sums(sums); }) {
+    gram_sums sums;
+    if (device.adds_up() && observer.sums(sums)) {
+      layer_hooks hooks;
+      hooks.sums = &sums;
+      return hand_over(hooks);
+    }
+  }
+  hand_over(hooks_of(observer, layer));
+}
 
 /// `Base` with an accelerator for what pays, or without one (null), and then exactly as `Base`.
 template <host_backend Base>

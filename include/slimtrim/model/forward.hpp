@@ -107,7 +107,10 @@ void forward_attention(B const& backend, model_config const& config, decoder_lay
   if constexpr (has_accelerator<B>) {
     index_t const window = detail::common_window(sequences);
     lent = weights.attention && window > 0 && backend.lent() != nullptr;
-    if (lent) backend.lent()->attention(config, weights, X, window, hooks_of(observer, layer));
+    if (lent)
+      with_hooks(*backend.lent(), observer, layer, [&](layer_hooks const& hooks) {
+        backend.lent()->attention(config, weights, X, window, hooks);
+      });
   }
   if (weights.attention && !lent) {
     attention_weights const& w = *weights.attention;
@@ -158,7 +161,9 @@ void forward_feed_forward(B const& backend, model_config const& config, decoder_
   if (!weights.dense && !weights.moe) return;
   if constexpr (has_accelerator<B>) {
     if (X.extent(0) > 0 && backend.lent() != nullptr) {
-      backend.lent()->feed_forward(config, weights, X, hooks_of(observer, layer));
+      with_hooks(*backend.lent(), observer, layer, [&](layer_hooks const& hooks) {
+        backend.lent()->feed_forward(config, weights, X, hooks);
+      });
       return;
     }
   }

@@ -3,10 +3,39 @@
 
 #include <slimtrim/model/observer.hpp>
 
+#include <algorithm>
 #include <functional>
+#include <span>
+#include <vector>
 
 namespace slimtrim {
 inline namespace v0 {
+
+/// Sums over rows that an accelerator adds up where the rows are, for observers that would do nothing else with them:
+/// H += sum over rows of f² x xᵀ, where f is the row's count and, if `weighted`, the router's weight. H: [d, d].
+struct gram_sums {
+  struct sum {
+    matrix_view<float> H{};  ///< no data: not wanted
+    bool weighted = false;
+    [[nodiscard]] bool wanted() const { return H.data != nullptr; }
+  };
+  sum attention_context{};                 ///< rows as attention_context has them, with counts
+  sum feed_forward_input{};                ///< without counts
+  sum every_token_hidden{};                ///< shared_hidden or dense_hidden, with counts
+  std::vector<sum> expert_input{};         ///< by expert, or empty; with counts
+  std::vector<sum> expert_hidden{};
+  std::span<float const> counts{};         ///< of the rows of the call; empty: one each
+  double* tokens = nullptr;                ///< by expert, or null: the rows that it met are added
+  double* squares = nullptr;               ///< by expert, or null: the squares of the f of its inputs are added
+
+  /// Whether any of them is inside the MoE part.
+  [[nodiscard]] bool inside() const {
+    auto const some = [](std::vector<sum> const& all) {
+      return std::any_of(all.begin(), all.end(), [](sum const& s) { return s.wanted(); });
+    };
+    return every_token_hidden.wanted() || tokens != nullptr || some(expert_input) || some(expert_hidden);
+  }
+};
 
 /// The hooks of observer.hpp inside a layer. Empty ones are not called, and what only they would see is not made.
 struct layer_hooks {
@@ -16,10 +45,12 @@ struct layer_hooks {
       dense_hidden{}, feed_forward_output{};
   std::function<void(routing_result const&)> router_result{};
   expert_hook expert_input{}, expert_hidden{}, expert_output{};
+  gram_sums const* sums = nullptr;  ///< only for an accelerator that adds up
 
   /// Whether anybody looks inside the MoE part.
   [[nodiscard]] bool inside() const {
-    return shared_hidden || dense_hidden || router_result || expert_input || expert_hidden || expert_output;
+    return shared_hidden || dense_hidden || router_result || expert_input || expert_hidden || expert_output ||
+           (sums != nullptr && sums->inside());
   }
 };
 

@@ -136,6 +136,7 @@ struct calibrated_context {
       auto const work = workspaces.take();
       forward_attention(backend, planned.config, layer, 0, copy.view(), std::span<token_sequence const>(s), *work, observer);
     });
+    collect_sums();
   }
   // The same for the feed-forward part; `after(X)` sees the stream behind the layer.
   template <class Observer, class Prepare, class After>
@@ -148,6 +149,13 @@ struct calibrated_context {
       forward_feed_forward(backend, planned.config, layer, 0, copy.view(), *work, observer);
       after(as_const(copy.view()));
     });
+    collect_sums();
+  }
+
+  // What an accelerator has added up for the matrices of the pass that just ended.
+  void collect_sums() const {
+    if constexpr (has_accelerator<B>)
+      if (backend.lent() != nullptr) backend.lent()->collect_sums();
   }
 
   /// Sum of x xᵀ over all tokens of the normalised stream.
@@ -155,11 +163,16 @@ struct calibrated_context {
     input_moments moments;
     moments.hessian = zero_moments(input.config.hidden);
     for_batches([&](index_t, index_t, matrix_view<float> X, bool) {
+      moments.tokens += static_cast<double>(X.extent(0));
+      if constexpr (has_accelerator<B>)
+        if (backend.lent() != nullptr &&
+            backend.lent()->add_normed_gram(norm, input.config.rms_epsilon, as_const(X), moments.hessian.view()))
+          return;
       tensor<float, 2> N(X.extent(0), X.extent(1));
       rms_norm(backend, X, norm, input.config.rms_epsilon, N.view());
       backend.gram_update(1.0F, as_const(N.view()), moments.hessian.view());
-      moments.tokens += static_cast<double>(X.extent(0));
     });
+    collect_sums();
     return moments;
   }
 

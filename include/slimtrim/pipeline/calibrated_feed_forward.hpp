@@ -274,6 +274,11 @@ void fit_by_experts(calibrated_context<B>& at, decoder_layer const& layer, layer
 template <host_backend B>
 struct counting_hidden_observer : hidden_observer<B> {
   std::vector<double>* tokens = nullptr;
+  [[nodiscard]] bool sums(gram_sums& wanted) {
+    if (!hidden_observer<B>::sums(wanted)) return false;
+    if (tokens != nullptr) wanted.tokens = tokens->data();
+    return true;
+  }
   void expert_hidden(index_t layer, expert_batch const& batch, matrix_view<float const> H) {
     if (tokens != nullptr) (*tokens)[static_cast<std::size_t>(batch.expert)] += static_cast<double>(H.extent(0));
     hidden_observer<B>::expert_hidden(layer, batch, H);

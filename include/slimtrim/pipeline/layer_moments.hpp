@@ -4,6 +4,7 @@
 
 #include <slimtrim/backend/tensor_backend.hpp>
 #include <slimtrim/model/decoder_layer.hpp>
+#include <slimtrim/model/layer_hooks.hpp>
 #include <slimtrim/model/observer.hpp>
 #include <slimtrim/recovery/residual_fit.hpp>
 #include <slimtrim/tensor/buffer.hpp>
@@ -55,6 +56,13 @@ struct context_observer {
   bool held_out = false;
   matrix<float> features{};
 
+  /// Without a fit the Hessian is all that is wanted.
+  [[nodiscard]] bool sums(gram_sums& wanted) {
+    if (fit != nullptr) return false;
+    if (hessian != nullptr) wanted.attention_context.H = hessian->view();
+    wanted.counts = counts;
+    return true;
+  }
   void attention_context(index_t, matrix_view<float const> Z) {
     features = matrix<float>(Z.extent(0), Z.extent(1));
     for (index_t t = 0; t < Z.extent(0); ++t)
@@ -83,6 +91,18 @@ struct expert_input_observer {
   bool weighted = false;                     ///< x g instead of x
   std::vector<float> counts{};               ///< of the tokens of the batch; empty: one each
 
+  [[nodiscard]] bool sums(gram_sums& wanted) {
+    if (pooled != nullptr) wanted.feed_forward_input.H = pooled->view();
+    wanted.expert_input.resize(tokens->size());
+    for (std::size_t e = 0; e < hessians->size(); ++e)
+      wanted.expert_input[static_cast<std::size_t>(first) + e] = {(*hessians)[e].view(), weighted};
+    wanted.counts = counts;
+    if (first == 0) {
+      wanted.tokens = tokens->data();
+      wanted.squares = squares != nullptr ? squares->data() : nullptr;
+    }
+    return true;
+  }
   void feed_forward_input(index_t, matrix_view<float const> N) {
     if (pooled != nullptr) backend->gram_update(1.0F, N, pooled->view());
   }
@@ -136,6 +156,20 @@ struct hidden_observer {
   std::vector<feature_rows> parts{};
 
   void begin() { parts.clear(); }
+
+  /// Without a fit the Hessians are all that is wanted.
+  [[nodiscard]] bool sums(gram_sums& wanted) {
+    if (fit != nullptr) return false;
+    if (hessians != nullptr && !hessians->empty()) {
+      wanted.expert_hidden.resize(offsets->size() - 1);
+      for (std::size_t e = 0; e < hessians->size(); ++e)
+        if ((*hessians)[e].extent(0) > 0)
+          wanted.expert_hidden[static_cast<std::size_t>(first) + e] = {(*hessians)[e].view(), weighted};
+    }
+    if (shared_hessian != nullptr) wanted.every_token_hidden.H = shared_hessian->view();
+    wanted.counts = counts;
+    return true;
+  }
 
   void expert_hidden(index_t, expert_batch const& batch, matrix_view<float const> H) {
     index_t const at = batch.expert - first;

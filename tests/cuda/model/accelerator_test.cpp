@@ -6,6 +6,7 @@
 
 #include <slimtrim/cuda/model/accelerator.cuh>
 #include <slimtrim/model/forward.hpp>
+#include <slimtrim/pipeline/layer_moments.hpp>
 #include <doctest/doctest.h>
 
 #include <map>
@@ -173,6 +174,118 @@ TEST_CASE("accelerator: an observer may use the device that it watches") {
   forward_workspace work;
   forward_layer(lent, config, load_layer(config, source, 0), 0, X.view(), work, observer);
   CHECK(observer.updates == 3);  // the context, and two experts
+}
+
+namespace {
+
+struct hessians {
+  matrix<float> context, pooled, shared;
+  std::vector<matrix<float>> inputs, hidden;
+  std::vector<double> tokens, squares;
+};
+
+// What the calibrated pass collects of a layer, in two batches.
+template <class B>
+hessians collect(B const& backend, model_config const& config, decoder_layer const& layer, bool weighted,
+                 std::vector<float> const& counts) {
+  index_t const batch = 6;
+  std::size_t const experts = layer.moe ? layer.moe->experts.size() : 0;
+  hessians all;
+  all.context = zero_moments(config.heads * config.head_dim);
+  all.pooled = zero_moments(config.hidden);
+  all.tokens.assign(experts, 0.0);
+  all.squares.assign(experts, 0.0);
+  std::vector<index_t> const offsets(experts + 1, -1);
+  for (std::size_t e = 0; e < experts; ++e) {
+    all.inputs.push_back(zero_moments(config.hidden));
+    bool const novice = layer.moe->experts[e].is_novice();
+    all.hidden.push_back(zero_moments(novice ? 0 : layer.moe->experts[e].swiglu.width()));
+  }
+  bool const has_shared = layer.dense || (layer.moe && layer.moe->shared);
+  if (has_shared) all.shared = zero_moments(layer.dense ? layer.dense->width() : layer.moe->shared->width());
+  context_observer<B> context{&backend, &all.context, nullptr, {}, counts, false, {}};
+  expert_input_observer<B> input;
+  input.backend = &backend;
+  input.hessians = &all.inputs;
+  input.tokens = &all.tokens;
+  input.squares = &all.squares;
+  input.pooled = &all.pooled;
+  input.weighted = weighted;
+  input.counts = counts;
+  hidden_observer<B> hidden;
+  hidden.backend = &backend;
+  hidden.hessians = &all.hidden;
+  hidden.shared_hessian = has_shared ? &all.shared : nullptr;
+  hidden.weighted = weighted;
+  hidden.offsets = &offsets;
+  hidden.counts = counts;
+  forward_workspace work;
+  token_sequence const window[1] = {{batch, 0, nullptr}};
+  for (index_t b = 0; b < 2; ++b) {
+    tensor<float, 2> stream = random_stream(2 * batch, config.hidden);
+    forward_attention(backend, config, layer, 0, rows(stream.view(), b * batch, batch), std::span<token_sequence const>(window), work, context);
+    tensor<float, 2> again = random_stream(2 * batch, config.hidden);
+    forward_feed_forward(backend, config, layer, 0, rows(again.view(), b * batch, batch), work, input);
+    again = random_stream(2 * batch, config.hidden);
+    hidden.begin();
+    forward_feed_forward(backend, config, layer, 0, rows(again.view(), b * batch, batch), work, hidden);
+  }
+  return all;
+}
+
+void compare(matrix<float> const& found, matrix<float> const& expected) {
+  CHECK(normalised_error(std::vector<float>(found.view().data, found.view().data + found.view().size()),
+                         std::vector<float>(expected.view().data, expected.view().data + expected.view().size())) <
+        4 * tolerance);  // twice the rows' relative error
+}
+
+void check_sums(model_config const& config, random_weights::choice packed, random_weights::choice novice) {
+  random_weights const source(config, packed, novice);
+  reference_backend const host;
+  for (index_t i = 0; i < config.layer_count(); ++i)
+    for (bool const weighted : {false, true})
+      for (std::vector<float> const& counts : {std::vector<float>{}, std::vector<float>{1, 2, 0.5F, 3, 1, 0.25F}}) {
+        decoder_layer const layer = load_layer(config, source, i);
+        cuda::device_accelerator<bfloat16> device(nullptr);
+        accelerated<reference_backend> const lent(host, &device);
+        hessians const expected = collect(host, config, layer, weighted, counts);
+        hessians const found = collect(lent, config, layer, weighted, counts);
+        CAPTURE(i);
+        CAPTURE(weighted);
+        CHECK(found.pooled(0, 0) == 0.0F);  // all of it is still on the device
+        device.collect_sums();
+        compare(found.context, expected.context);
+        compare(found.pooled, expected.pooled);
+        if (expected.shared.extent(0) > 0) compare(found.shared, expected.shared);
+        CHECK(found.tokens == expected.tokens);
+        for (std::size_t e = 0; e < expected.inputs.size(); ++e) {
+          CAPTURE(e);
+          CHECK(found.squares[e] == doctest::Approx(expected.squares[e]).epsilon(weighted ? 1e-2 : 1e-6));
+          compare(found.inputs[e], expected.inputs[e]);
+          compare(found.hidden[e], expected.hidden[e]);
+        }
+      }
+}
+
+}  // namespace
+
+TEST_CASE("accelerator: Hessians that grow on the device are those of the rows that the host would see") {
+  check_sums(trimmed_mixtral(128), experts_packed, one_novice);
+  check_sums(trimmed_mixtral(72), nothing, nullptr);
+  check_sums(small_deepseek(64), nothing, nullptr);
+
+  model_config const config = small_config(mixtral_family, 72, 1);
+  cuda::device_accelerator<bfloat16> device(nullptr);
+  reference_backend const host;
+  tensor<float, 2> const X = random_stream(9, 72);
+  std::vector<float> const norm = random_weights(config, nothing, nullptr).vector({module_role::feed_forward_norm, 0, 0});
+  matrix<float> found = zero_moments(72), expected = zero_moments(72);
+  tensor<float, 2> N(9, 72);
+  rms_norm(host, as_const(X.view()), norm, config.rms_epsilon, N.view());
+  host.gram_update(1.0F, as_const(N.view()), expected.view());
+  CHECK(device.add_normed_gram(norm, config.rms_epsilon, X.view(), found.view()));
+  device.collect_sums();
+  compare(found, expected);
 }
 
 TEST_CASE("accelerator: logits, and large products of any layout") {

@@ -17,6 +17,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -104,6 +105,28 @@ class device_accelerator final : public accelerator {
     return true;
   }
 
+  [[nodiscard]] bool adds_up() const override { return true; }
+  void collect_sums() override {
+    std::lock_guard const lock(mutex_);
+    sums_.collect(on());
+  }
+  [[nodiscard]] bool add_normed_gram(std::span<float const> norm, double epsilon, matrix_view<float const> X,
+                                     matrix_view<float> H) override {
+    std::lock_guard const lock(mutex_);
+    index_t const n = X.extent(0), width = X.extent(1);
+    auto const stream = on().template scratch_for<float>(n * width);
+    auto const normed = on().template scratch_for<T>(n * width);
+    auto const weight = on().template scratch_for<float>(width);
+    device_matrix<float> const S(stream.data(), n, width);
+    device_matrix<T> const N(normed.data(), n, width);
+    upload_rows_of(X, S);
+    copy_to_device(on().stream(), norm.data(), width, weight.data());
+    add_and_normalise<T>(on(), S, {}, device_vector<float const>(weight.data(), width), epsilon, N);
+    sums_.add<T>(on(), as_const(N), n, {}, H);
+    backend_.synchronise();
+    return true;
+  }
+
   [[nodiscard]] std::optional<gptq_result> gptq(matrix_view<float const> W, matrix_view<float const> hessian,
                                                 gptq_options const& options, matrix_view<float const> judge) override {
     if (gptq_ == nullptr) return std::nullopt;
@@ -168,7 +191,7 @@ class device_accelerator final : public accelerator {
       make_room(*first, n, window, width);
       forward_attention<T>(on(), *first->shape, first->layer, n, {starts_.data(), window},
                            {keys_.data(), values_.data(), window, width}, attention_, work,
-                           attention_watch<T>{on(), hooks, later, config.hidden, config.heads * config.head_dim});
+                           attention_watch<T>{on(), hooks, later, config.hidden, config.heads * config.head_dim, &sums_});
     }
     if (wanted.residual && hooks.attention_residual) {
       if (first != nullptr) {
@@ -182,8 +205,13 @@ class device_accelerator final : public accelerator {
     }
     if (second != nullptr)
       forward_feed_forward<T>(on(), *second->shape, second->layer, n, work,
-                              experts_watch<T>{on(), hooks, weights, later, config.hidden});
+                              experts_watch<T>{on(), hooks, weights, later, config.hidden, &sums_});
     if (first == nullptr && second == nullptr) return;
+    if (hooks.sums != nullptr) {  // nobody sees the stream
+      work.pending = false;
+      backend_.synchronise();
+      return;
+    }
     settle(on(), work, n);
     download_rows_to(as_const(work.X(n)), X);
     backend_.synchronise();
@@ -288,6 +316,7 @@ class device_accelerator final : public accelerator {
   layer_workspace<T> work_{};
   layer_shape const* work_shape_ = nullptr;
   attention_workspace attention_{};
+  device_sums sums_{};
   device_buffer<T> keys_{}, values_{};
   device_buffer<std::int32_t> starts_{};
   std::vector<float> staged_{}, download_{};

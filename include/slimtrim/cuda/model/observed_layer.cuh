@@ -4,11 +4,14 @@
 
 #include <slimtrim/cuda/blas.cuh>
 #include <slimtrim/cuda/model/decoder_layer.cuh>
+#include <slimtrim/cuda/model/device_sums.cuh>
 #include <slimtrim/model/layer_hooks.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -56,6 +59,25 @@ struct add_weighted_slots {
   }
 };
 
+// What a row counts in a sum: of pair pairs[i], or of row i where there are no pairs.
+struct row_factor {
+  std::int32_t const* pairs;
+  float const* weights;  // by pair, or null: one each
+  float const* counts;   // by token, or null
+  index_t slots;
+  device_matrix<float> to;
+  SLIMTRIM_HD void operator()(index_t, index_t i) const {
+    index_t const pair = pairs != nullptr ? pairs[i] : i, token = pairs != nullptr ? pair / slots : i;
+    to(0, i) = (weights != nullptr ? weights[pair] : 1.0F) * (counts != nullptr ? counts[token] : 1.0F);
+  }
+};
+struct token_of_pair {
+  std::int32_t const* pairs;
+  index_t slots;
+  device_matrix<std::int32_t> to;
+  SLIMTRIM_HD void operator()(index_t, index_t i) const { to(0, i) = static_cast<std::int32_t>(pairs[i] / slots); }
+};
+
 struct set_element {
   float value;
   device_matrix<float> to;
@@ -88,6 +110,20 @@ void tell(context& on, layer_hooks::rows_hook const& hook, device_matrix<T const
 
 }  // namespace detail
 
+/// Adds all rows of X, as far as the sum is wide, each with its count.
+template <half_precision T>
+void add_rows(context& on, device_sums& kept, gram_sums::sum const& sum, std::span<float const> counts,
+              device_matrix<T const> X) {
+  if (!sum.wanted()) return;
+  index_t const n = X.extent(0);
+  auto const factors = on.scratch_for<float>(static_cast<index_t>(counts.size()));
+  if (!counts.empty()) {
+    expects_equal(static_cast<index_t>(counts.size()), n, "cuda::device_sums", "counts");
+    copy_to_device(on.stream(), counts.data(), n, factors.data());
+  }
+  kept.add<T>(on, columns(X, 0, sum.H.extent(0)), n, {nullptr, counts.empty() ? nullptr : factors.data()}, sum.H);
+}
+
 /// The hooks of the first half.
 template <half_precision T>
 struct attention_watch {
@@ -96,10 +132,12 @@ struct attention_watch {
   layer_hooks const& hooks;
   told_later& later;
   index_t hidden = 0, context_width = 0;
+  device_sums* kept = nullptr;  ///< takes hooks.sums
 
   void attention_input(device_matrix<T const> N) const { detail::tell<T>(on, hooks.attention_input, N, hidden, later); }
   void attention_context(device_matrix<T const> Z) const {
     detail::tell<T>(on, hooks.attention_context, Z, context_width, later);
+    if (hooks.sums != nullptr) add_rows<T>(on, *kept, hooks.sums->attention_context, hooks.sums->counts, Z);
   }
 };
 
@@ -113,10 +151,15 @@ struct experts_watch {
   decoder_layer const& source;  ///< lives until everything is told
   told_later& later;
   index_t hidden = 0;
+  device_sums* kept = nullptr;  ///< takes hooks.sums; Y is then not made further than the sums need
 
   void experts(device_layer<T> const& layer, device_matrix<T const> X, device_matrix<float> Y,
                layer_workspace<T> const& work) const {
     detail::tell<T>(on, hooks.feed_forward_input, X, hidden, later);
+    if (hooks.sums != nullptr) {
+      add_rows<T>(on, *kept, hooks.sums->feed_forward_input, {}, X);
+      if (!hooks.inside()) return;
+    }
     if (!hooks.inside()) {
       forward_experts<T>(on, layer, X, Y, work);
     } else if (layer.routed) {
@@ -128,6 +171,8 @@ struct experts_watch {
   }
 
  private:
+  using host_rows = std::shared_ptr<tensor<float, 2> const>;
+
   void every_token(device_layer<T> const& layer, device_matrix<T const> X, device_matrix<float> Y,
                    layer_workspace<T> const& work, layer_hooks::rows_hook const& hook, index_t width) const {
     auto const& one = *layer.every_token;
@@ -135,6 +180,60 @@ struct experts_watch {
                                   : dense_mlp<T, detail::half_kind<T>, float>(on, one.view, X, Y, work.every_token);
     auto const H = as_const(device_matrix<T>(work.every_token.activations.data(), X.extent(0), one.view.width));
     detail::tell<T>(on, hook, H, width, later);
+    if (hooks.sums != nullptr) add_rows<T>(on, *kept, hooks.sums->every_token_hidden, hooks.sums->counts, H);
+  }
+
+  // The experts' sums, on pairs that are grouped; those of hidden rows once they are made.
+  void add_sums(moe_layer_view<T> const& view, device_matrix<T const> X, moe_workspace<T> const& room,
+                device_matrix<float const> W, bool of_hidden) const {
+    gram_sums const& sums = *hooks.sums;
+    index_t const slots = view.rule.top_k, pairs = X.extent(0) * slots;
+    auto const offsets = detail::values_on_host(on, room.groups().offsets, view.experts + 1);
+    auto const counts = on.scratch_for<float>(static_cast<index_t>(sums.counts.size()));
+    if (!sums.counts.empty()) copy_to_device(on.stream(), sums.counts.data(), X.extent(0), counts.data());
+    float const* const by_token = sums.counts.empty() ? nullptr : counts.data();
+    auto const factors = on.scratch_for<float>(pairs);
+    auto const tokens = on.scratch_for<std::int32_t>(pairs);
+    std::int32_t const* const order = room.groups().pairs;
+    for_each_element(on, 1, pairs, false, detail::token_of_pair{order, slots, device_matrix<std::int32_t>(tokens.data(), 1, pairs)});
+    for (std::size_t e = 0; e < source.moe->experts.size(); ++e) {
+      index_t const first = offsets[e], count = offsets[e + 1] - first;
+      auto const& all = of_hidden ? sums.expert_hidden : sums.expert_input;
+      if (count == 0 || e >= all.size() || !all[e].wanted() || source.moe->experts[e].is_novice()) continue;
+      bool const scaled = all[e].weighted || by_token != nullptr;
+      if (scaled)
+        for_each_element(on, 1, count, false,
+                         detail::row_factor{order + first, all[e].weighted ? W.data : nullptr, by_token, slots,
+                                            device_matrix<float>(factors.data(), 1, count)});
+      float const* const f = scaled ? factors.data() : nullptr;
+      index_t const width = all[e].H.extent(0);
+      if (of_hidden) {
+        device_matrix<T const> const rows_of_all(room.activations.data(), pairs, view.width);
+        kept->add<T>(on, columns(rows(rows_of_all, first, count), 0, width), count, {nullptr, f}, all[e].H);
+      } else {
+        kept->add<T>(on, columns(X, 0, width), count, {tokens.data() + first, f}, all[e].H);
+      }
+    }
+  }
+  // Rows that every expert met, and the squares of what they were multiplied by.
+  void count_rows(index_t n, moe_layer_view<T> const& view, moe_workspace<T> const& room, host_rows const& weights) const {
+    gram_sums const& sums = *hooks.sums;
+    if (sums.tokens == nullptr) return;
+    index_t const slots = view.rule.top_k;
+    auto const offsets = detail::values_on_host(on, room.groups().offsets, view.experts + 1);
+    auto const order = detail::values_on_host(on, room.groups().pairs, n * slots);
+    for (std::size_t e = 0; e < source.moe->experts.size(); ++e) {
+      if (source.moe->experts[e].is_novice()) continue;
+      sums.tokens[e] += static_cast<double>(offsets[e + 1] - offsets[e]);
+      if (sums.squares == nullptr) continue;
+      bool const weighted = e < sums.expert_input.size() && sums.expert_input[e].weighted;
+      for (index_t i = offsets[e]; i < offsets[e + 1]; ++i) {
+        index_t const pair = order[static_cast<std::size_t>(i)], token = pair / slots;
+        float const factor = (weighted ? (*weights)(token, pair % slots) : 1.0F) *
+                             (sums.counts.empty() ? 1.0F : sums.counts[static_cast<std::size_t>(token)]);
+        sums.squares[e] += static_cast<double>(factor) * static_cast<double>(factor);
+      }
+    }
   }
 
   void routed(device_layer<T> const& layer, device_matrix<T const> X, device_matrix<float> Y,
@@ -160,7 +259,15 @@ struct experts_watch {
                  host_weights->view()});
       });
 
-    if (layer.every_token) {
+    if (hooks.sums != nullptr) {
+      count_rows(n, view, room, host_weights);
+      add_sums(view, X, room, as_const(W), false);
+      bool const of_hidden = std::any_of(hooks.sums->expert_hidden.begin(), hooks.sums->expert_hidden.end(),
+                                         [](gram_sums::sum const& s) { return s.wanted(); });
+      if (layer.every_token && hooks.sums->every_token_hidden.wanted())
+        every_token(layer, X, Y, work, {}, source.moe->shared->width());
+      if (!of_hidden) return;
+    } else if (layer.every_token) {
       every_token(layer, X, Y, work, hooks.shared_hidden, source.moe->shared->width());
     } else {
       for_each_element(on, n, Y.extent(1), false, detail::set_element{0.0F, Y});
@@ -171,6 +278,7 @@ struct experts_watch {
     device_matrix<float> const sums(unweighted.data(), n, view.hidden);
     all.kind == tile_kind::codes4 ? detail::run_grouped<T, tile_kind::codes4>(on, view, X, sums, room)
                                   : detail::run_grouped<T, detail::half_kind<T>>(on, view, X, sums, room);
+    if (hooks.sums != nullptr) return add_sums(view, X, room, as_const(W), true);
     for_each_element(on, n, Y.extent(1), false,
                      detail::add_weighted_slots{room.routed.data(), room.groups().position, weights.data(), slots, Y});
     if (all.novices.size() > 0)
@@ -178,8 +286,6 @@ struct experts_watch {
                   Y);
     if (hooks.expert_input || hooks.expert_hidden || hooks.expert_output) copy_experts(view, X, room, host_weights);
   }
-
-  using host_rows = std::shared_ptr<tensor<float, 2> const>;
 
   // Everything that the experts' hooks see, one copy for all experts; they are told one after another.
   void copy_experts(moe_layer_view<T> const& view, device_matrix<T const> X, moe_workspace<T> const& room,
