@@ -122,6 +122,17 @@ TEST_CASE("cuda route: a logit that is NaN is reported") {
   CHECK(device.download<std::int32_t>(indices) == std::vector<std::int32_t>{0, 1, 0, 1});
 }
 
+TEST_CASE("cuda route: as many slots as a warp has lanes, and no more") {
+  check_rule({.top_k = 32}, 2, 40, true);
+  cuda_tests::device_memory device;
+  tensor<float, 2> logits(1, 40);
+  logits.fill(0.0F);
+  auto const indices = device.matrix<std::int32_t>(1, 33);
+  auto const weights = device.matrix<float>(1, 33);
+  auto const given = as_const(device.upload_matrix<float>(logits));
+  CHECK_THROWS_AS(route(device.backend(), given, {.top_k = 33}, {}, indices, weights), error);
+}
+
 TEST_CASE("cuda group: pairs as the host's counting sort orders them") {
   for (index_t tokens : {0, 1, 3, 200})
     for (index_t experts : {1, 8, 70}) {

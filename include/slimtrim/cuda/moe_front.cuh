@@ -67,16 +67,17 @@ __global__ void __launch_bounds__(front_threads, 2)
   auto* const logits = reinterpret_cast<float*>(bytes + 8 * (2 * experts + layer.rule.groups));
   auto* const row = reinterpret_cast<T*>(bytes + route_size);
   let_later_work_begin();
+  router_start<8> const begun(layer.router);  // half of a row of 4096
   wait_for_earlier_work();
   normalise_row<T, front_threads>(X, added, weight, epsilon, N, token, slots, row);
   sync_block();
   auto const* const x = reinterpret_cast<words4 const*>(row);
   router_logits<T, front_threads, 8>(
-      layer.router, [&](int c) { return x[c]; }, logits);
+      layer.router, [&](int c) { return x[c]; }, logits, &begun);
   sync_block();
   if (threadIdx.x < 32) route_token(layer.rule, token, experts, bytes, layer.selection_bias, layer.kept, out, report);
   sync_block();
-  if (threadIdx.x == 0) is_last = draw_ticket(ticket) == gridDim.x - 1;
+  if (threadIdx.x == 0) is_last = gridDim.x == 1 || draw_ticket(ticket) == gridDim.x - 1;
   sync_block();
   if (!is_last) return;
   int const count = static_cast<int>(out.indices.size());

@@ -70,31 +70,31 @@ __device__ inline void limit_groups(routing_rule const& rule, int experts, doubl
   sync_warp();
 }
 
-// The weights of the chosen experts, by one lane, in the order of slots.
-__device__ inline void weigh_slots(routing_rule const& rule, float const* logits, double const* scores,
-                                   device_vector<std::int32_t> indices, device_vector<float> weights) {
-  double largest = removed_expert();
+// The weights of the chosen experts by a warp: lane s has slot s, whose expert is `mine` (-1: none). Exponentials are worked out side
+// by side; sums are formed in the order of slots.
+__device__ inline void weigh_slots(routing_rule const& rule, float const* logits, double const* scores, int mine,
+                                   device_vector<float> weights) {
+  int const lane = static_cast<int>(threadIdx.x % 32), slots = static_cast<int>(rule.top_k);
   bool const selected_softmax = rule.score == score_function::softmax && (rule.select_before_score || rule.renormalise);
-  index_t const slots = indices.extent(0);
-  for (index_t s = 0; s < slots; ++s)
-    if (indices(s) >= 0 && static_cast<double>(logits[indices(s)]) > largest) largest = static_cast<double>(logits[indices(s)]);
   bool const ratio_only = selected_softmax && (rule.select_before_score ||
                                                (rule.weight_sum_epsilon == 0 && rule.weight_sum_floor == 0));
-  auto const value = [&](index_t s) {
-    int const j = indices(s);
-    return ratio_only ? exp(static_cast<double>(logits[j]) - largest) : scores[j];
-  };
-  double sum = 0;
-  for (index_t s = 0; s < slots; ++s)
-    if (indices(s) >= 0) sum += value(s);
+  double const logit = mine >= 0 ? static_cast<double>(logits[mine]) : removed_expert();
+  double largest = logit;
+  for (int mask = 16; mask > 0; mask /= 2) {
+    double const other = shuffle_xor(largest, mask);
+    largest = other > largest ? other : largest;
+  }
+  double value = 0;
+  if (mine >= 0) value = ratio_only ? exp(logit - largest) : scores[mine];
   double divisor = 1;
   if (rule.renormalise || ratio_only) {
+    double sum = 0;
+    for (int s = 0; s < slots; ++s) sum += shuffle(value, s);
     double const raised = sum + rule.weight_sum_epsilon;
     divisor = ratio_only ? sum : (raised > rule.weight_sum_floor ? raised : rule.weight_sum_floor);
     if (divisor == 0) divisor = 1;
   }
-  for (index_t s = 0; s < slots; ++s)
-    weights(s) = indices(s) < 0 ? 0.0F : static_cast<float>(value(s) / divisor * static_cast<double>(rule.scale));
+  if (lane < slots) weights(lane) = mine < 0 ? 0.0F : static_cast<float>(value / divisor * static_cast<double>(rule.scale));
 }
 
 // Routes one token by the calling warp. `bytes`: route_bytes of shared memory whose logits are filled.
@@ -137,6 +137,7 @@ __device__ inline void route_token(routing_rule const& rule, index_t token, int 
   sync_warp();
   if (rule.groups_kept < rule.groups) limit_groups(rule, experts, choices, groups);
   candidate<double> last;
+  int mine = -1;
   for (index_t slot = 0; slot < rule.top_k; ++slot) {
     candidate<double> best;
     for (int j = lane; j < experts; j += 32) {
@@ -145,10 +146,10 @@ __device__ inline void route_token(routing_rule const& rule, index_t token, int 
     }
     // Once nothing is left, nothing comes behind it either.
     last = slot > 0 && last.index < 0 ? last : first_of_warp(best);
-    if (lane == 0) out.indices(token, slot) = static_cast<std::int32_t>(last.index);
+    if (lane == slot) mine = static_cast<int>(last.index);
   }
-  sync_warp();
-  if (lane == 0) weigh_slots(rule, logits, scores, row(out.indices, token), row(out.weights, token));
+  if (lane < rule.top_k) out.indices(token, lane) = mine;
+  weigh_slots(rule, logits, scores, mine, row(out.weights, token));
 }
 
 // One warp a token, logits given.
@@ -183,13 +184,14 @@ __global__ void __launch_bounds__(256)
 inline void check_route(routing_rule const& rule, index_t experts) {
   check_routing_rule(rule, experts);
   expects(experts <= most_experts, "cuda::route", "experts: expected at most 1024");
+  expects(rule.top_k <= 32, "cuda::route", "top_k: expected at most 32");
 }
 
 }  // namespace detail
 
 /// slimtrim::route on the device: the same rules, the same order of slots, in double; sums of more than 32 scores may
 /// differ from the host's in the last bit of a double. A NaN or +infinity removes its expert and is reported at the next
-/// context::synchronise. At most 1024 experts. slimtrim::route checks extents.
+/// context::synchronise. At most 1024 experts, 32 of them a token. slimtrim::route checks extents.
 inline void route(context& on, device_matrix<float const> logits, routing_rule const& rule, device_vector<float const> bias,
                   route_outputs const& out, device_vector<std::uint8_t const> kept) {
   index_t const experts = logits.extent(1);
