@@ -71,6 +71,45 @@ TEST_CASE("parts merged in any order are the whole, bit for bit, on any executor
   CHECK_FALSE(same_bits(whole, left));
 }
 
+TEST_CASE("sums that were worked out elsewhere are added part by part, and only where they fit") {
+  layer_statistics s({.experts = 2, .hidden = 1, .intermediate = 2, .outputs = true, .neurons = true});
+  layer_sums sums;
+  sums.similarity = {{1, 0.5F}, {1, 1}, {0, 0}, {0.25F, 0.75F}, {4, 9}, {1, 0}};
+  sums.router = router_sums{2, {1, 1}, {0.75, 1.25}, {1, 1}, {0.5, 1}, {1, 1}, {1, 0, 0, 1}, {0.5, 0, 0.25, 1}};
+  sums.norms = expert_norm_sums{{3, 4}, {9, 16}, {3, 4}, {1, 2}, {3, 4}, {9, 16}, {0.75, 1}, {2, 5}, {9, 0, 0, 16}};
+  sums.outputs = expert_output_sums{{1, 1}, {3, -4}, {9, 16}};
+  sums.neurons = neuron_sums{{1, 2, 3, 4}, {5, 6, 7, 8}};
+  for (int window = 0; window < 2; ++window) {
+    s.add(sums);
+    s.commit_window();
+  }
+  CHECK(s.similarity.tokens() == 4);
+  CHECK(s.similarity.block() == 0.75);
+  CHECK(s.similarity.moe() == 0.5);
+  CHECK(s.similarity.residual_norm() == 2.5);
+  CHECK(s.similarity.residual_square() == 6.5);
+  CHECK(s.similarity.change()[0] == 0.75);
+  CHECK(s.router.count(1) == 2);
+  CHECK(s.router.probability_product(0, 1) == 0.5);
+  CHECK(s.norms.change_weighted(0) == 1.5);
+  CHECK(s.norms.largest(1) == 5);  // the larger of both windows, not their sum
+  CHECK(s.outputs->mean(1)[0] == -4);
+  CHECK(s.neurons->weighted(1, 0) == 6);
+  CHECK(s.neurons->plain(0, 1) == 12);
+  // A layer without experts has cosines alone; what was not asked for is not looked at.
+  layer_statistics dense({.experts = 0});
+  layer_sums only;
+  only.similarity = sums.similarity;
+  only.neurons = sums.neurons;
+  dense.add(only);
+  dense.commit_window();
+  CHECK(dense.similarity.attention() == 1);
+  sums.neurons->plain.pop_back();
+  CHECK_THROWS_AS(s.add(sums), error);
+  sums.similarity.block.pop_back();
+  CHECK_THROWS_AS(s.add(sums), error);
+}
+
 TEST_CASE("layers with other tables do not merge") {
   auto a = toy::everything();
   layer_statistics const b({.experts = toy::experts});

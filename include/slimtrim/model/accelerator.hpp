@@ -9,6 +9,7 @@
 #include <slimtrim/model/layer_hooks.hpp>
 #include <slimtrim/model/model_config.hpp>
 #include <slimtrim/slim/quantize/gptq.hpp>
+#include <slimtrim/statistics/layer_statistics.hpp>
 #include <slimtrim/tensor/tensor_view.hpp>
 
 #include <concepts>
@@ -57,6 +58,15 @@ class accelerator {
   [[nodiscard]] virtual bool add_normed_gram(std::span<float const> norm, double epsilon, matrix_view<float const> X,
                                              matrix_view<float> H) {
     static_cast<void>(norm), static_cast<void>(epsilon), static_cast<void>(X), static_cast<void>(H);
+    return false;
+  }
+
+  /// A layer, in place, for one window from position 0, and what `wanted` sums of it; false, and nothing done, where the host is
+  /// to do it. X: [T, hidden].
+  [[nodiscard]] virtual bool statistics(model_config const& config, decoder_layer const& weights, matrix_view<float> X,
+                                        layer_statistics_options const& wanted, layer_sums& sums) {
+    static_cast<void>(config), static_cast<void>(weights), static_cast<void>(X), static_cast<void>(wanted);
+    static_cast<void>(sums);
     return false;
   }
 

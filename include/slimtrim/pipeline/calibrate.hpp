@@ -89,6 +89,12 @@ class statistics_observer {
     statistics_.commit_window();
   }
 
+  /// A window that was summed elsewhere.
+  void add(layer_sums const& sums) {
+    statistics_.add(sums);
+    statistics_.commit_window();
+  }
+
   [[nodiscard]] layer_statistics& statistics() { return statistics_; }
 
  private:
@@ -141,6 +147,7 @@ class observer_pool {
     void expert_output(index_t l, expert_batch const& b, matrix_view<float const> O) { observer_->expert_output(l, b, O); }
     void feed_forward_output(index_t l, matrix_view<float const> Y) { observer_->feed_forward_output(l, Y); }
     void block_output(index_t l, matrix_view<float const> X) { observer_->block_output(l, X); }
+    void add(layer_sums const& sums) { observer_->add(sums); }
 
    private:
     observer_pool* pool_;
@@ -170,6 +177,22 @@ class observer_pool {
   std::mutex mutex_;
   std::vector<std::unique_ptr<statistics_observer<B>>> free_;
 };
+
+// Takes a window through a layer and adds it to what `observers` sum: on an accelerator as a whole, where one is lent that does so.
+template <host_backend B>
+void observe_window(B const& backend, model_config const& config, decoder_layer const& weights, index_t layer,
+                    matrix_view<float> X, layer_statistics_options const& wanted, observer_pool<B>& observers,
+                    workspace_pool& workspaces) {
+  auto observer = observers.take();
+  if constexpr (has_accelerator<B>) {
+    token_sequence const whole[1] = {{X.extent(0), 0, nullptr}};
+    check_sequences(whole, X.extent(0), config.sliding_window);
+    layer_sums sums;
+    if (backend.lent() != nullptr && backend.lent()->statistics(config, weights, X, wanted, sums)) return observer.add(sums);
+  }
+  auto const work = workspaces.take();
+  forward_layer(backend, config, weights, layer, X, *work, observer);
+}
 
 }  // namespace detail
 
@@ -206,7 +229,9 @@ template <host_backend B>
       shape.neurons = options.tables.neurons;
       decoder_layer const weights = load_layer(config, *model.weights, i);
       detail::observer_pool<B> observers(backend, shape, weights.moe && weights.moe->rule.weight_scales_input);
-      streams.run_layer_observed(backend, config, weights, i, workspaces, [&](index_t) { return observers.take(); });
+      streams.for_each_batch(backend, 1, [&](index_t, index_t, matrix_view<float> X) {
+        detail::observe_window(backend, config, weights, i, X, shape, observers, workspaces);
+      });
       observers.merge_into(result.layers[static_cast<std::size_t>(i)]);
       model.weights->release(i);
     }

@@ -12,6 +12,12 @@
 namespace slimtrim {
 inline namespace v0 {
 
+/// What `expert_outputs` sums, of some tokens, added up elsewhere.
+struct expert_output_sums {
+  std::vector<double> count;        // [experts]
+  std::vector<double> sum, square;  // [experts, hidden]
+};
+
 /// Sums of f and f^2 over the tokens routed to each expert; f: the output before the gate.
 /// Memory 48 experts * hidden bytes. Channels are spread over the backend's executor, each added in token order.
 class expert_outputs : public accumulator<expert_outputs> {
@@ -42,6 +48,13 @@ class expert_outputs : public accumulator<expert_outputs> {
           squares[c] += value * value;
         }
     });
+  }
+
+  /// Adds what was summed elsewhere to an open window. Throws `error` when it is of other extents.
+  void add(expert_output_sums const& sums) {
+    count_.add_all(sums.count);
+    sum_.add_all(sums.sum);
+    square_.add_all(sums.square);
   }
 
   [[nodiscard]] index_t experts() const { return experts_; }

@@ -23,6 +23,16 @@ struct layer_statistics_options {
   bool neurons = false;      ///< energies of intermediate neurons (neuron_drop)
 };
 
+/// What `layer_statistics` sums of the tokens of a window, worked out elsewhere. Parts that a layer has not (routing), or that
+/// were not asked for (outputs, neurons), are empty.
+struct layer_sums {
+  similarity_values similarity{};
+  std::optional<router_sums> router{};
+  std::optional<expert_norm_sums> norms{};
+  std::optional<expert_output_sums> outputs{};
+  std::optional<neuron_sums> neurons{};
+};
+
 /// The accumulators of one layer as one accumulator. Experts are numbered as in the original model.
 class layer_statistics : public accumulator<layer_statistics> {
  public:
@@ -36,6 +46,15 @@ class layer_statistics : public accumulator<layer_statistics> {
   similarity_statistics similarity;
   std::optional<expert_outputs> outputs;
   std::optional<neuron_energies> neurons;
+
+  /// Adds to an open window. Throws `error` when sums are of other extents.
+  void add(layer_sums const& sums) {
+    similarity.add(sums.similarity);
+    if (sums.router) router.add(*sums.router);
+    if (sums.norms) norms.add(*sums.norms);
+    if (outputs && sums.outputs) outputs->add(*sums.outputs);
+    if (neurons && sums.neurons) neurons->add(*sums.neurons);
+  }
 
   [[nodiscard]] index_t experts() const { return router.experts(); }
 

@@ -7,9 +7,15 @@
 
 #include <algorithm>
 #include <span>
+#include <vector>
 
 namespace slimtrim {
 inline namespace v0 {
+
+/// What `neuron_energies` sums, of some tokens, added up elsewhere.
+struct neuron_sums {
+  std::vector<double> weighted, plain;  // [experts, width]
+};
 
 /// Sums over routed tokens of (g h_k)^2 and h_k^2; h = act(gate x) * (up x) is the input of the down projection and g
 /// the weight that the model multiplies with. Memory 48 experts * width bytes.
@@ -44,6 +50,12 @@ class neuron_energies : public accumulator<neuron_energies> {
         }
       }
     });
+  }
+
+  /// Adds what was summed elsewhere to an open window. Throws `error` when it is of other extents.
+  void add(neuron_sums const& sums) {
+    weighted_.add_all(sums.weighted);
+    plain_.add_all(sums.plain);
   }
 
   [[nodiscard]] index_t experts() const { return experts_; }

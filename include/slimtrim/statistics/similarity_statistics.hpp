@@ -23,6 +23,16 @@ struct layer_activations {
   matrix_view<float const> block_output{};  ///< x' + MoE(norm(x'))
 };
 
+/// What `similarity_statistics` wants of each token of a window, worked out elsewhere. All: [tokens].
+struct similarity_values {
+  std::vector<float> block;             ///< cos(block_input, block_output)
+  std::vector<float> attention;         ///< cos(block_input, residual)
+  std::vector<float> moe_without_norm;  ///< cos(moe_input, moe_output)
+  std::vector<float> moe;               ///< cos(residual, block_output)
+  std::vector<float> residual_square;   ///< |residual|²
+  std::vector<float> moe_output_square;
+};
+
 /// Sums over tokens of cosines and norms of one layer. Memory constant, plus one row of scratch a token.
 /// Cosines and norms in the backend's accumulator type, sums in double within a window, exact across windows.
 class similarity_statistics : public accumulator<similarity_statistics> {
@@ -45,37 +55,55 @@ class similarity_statistics : public accumulator<similarity_statistics> {
   template <host_backend B>
   void add(B const& backend, layer_activations const& x) {
     auto const tokens = static_cast<std::size_t>(x.residual.extent(0));
+    auto const cosines = [&](std::vector<float>& to, matrix_view<float const> a, matrix_view<float const> b) {
+      to.resize(tokens);
+      row_cosines(backend, a, b, vector_view<float>(to.data(), tokens));
+    };
+    auto const squares = [&](std::vector<float>& to, matrix_view<float const> a) {
+      to.resize(tokens);
+      backend.row_dots(a, a, vector_view<float>(to.data(), tokens));
+    };
+    cosines(values_.block, x.block_input, x.block_output);
+    cosines(values_.attention, x.block_input, x.residual);
+    cosines(values_.moe_without_norm, x.moe_input, x.moe_output);
+    cosines(values_.moe, x.residual, x.block_output);
+    squares(values_.residual_square, x.residual);
+    squares(values_.moe_output_square, x.moe_output);
+    add(values_);
+  }
+
+  /// The same of what was worked out elsewhere. Throws `error` when its parts are not of one length.
+  void add(similarity_values const& of) {
+    auto const tokens = static_cast<index_t>(of.moe.size());
     tokens_.add(0, static_cast<double>(tokens));
-    values_.resize(tokens);
-    change_.resize(tokens);
-    auto const add_cosines = [&](exact_array& to, exact_array* angle, matrix_view<float const> a,
-                                 matrix_view<float const> b) {
-      row_cosines(backend, a, b, vector_view<float>(values_.data(), tokens));
+    auto const add_cosines = [&](exact_array& to, exact_array* angle, std::vector<float> const& values) {
+      expects_equal(static_cast<index_t>(values.size()), tokens, "similarity_statistics", "tokens");
       double sum = 0, angles = 0;
-      for (float const value : values_) {
+      for (float const value : values) {
         sum += static_cast<double>(value);
         if (angle != nullptr) angles += angular_distance(static_cast<double>(value));
       }
       to.add(0, sum);
       if (angle != nullptr) angle->add(0, angles);
     };
-    auto const add_norms = [&](exact_array& norm, exact_array& square, matrix_view<float const> a) {
-      backend.row_dots(a, a, vector_view<float>(values_.data(), tokens));
+    auto const add_norms = [&](exact_array& norm, exact_array& square, std::vector<float> const& values) {
+      expects_equal(static_cast<index_t>(values.size()), tokens, "similarity_statistics", "tokens");
       double norms = 0, squares = 0;
-      for (float const value : values_) {
+      for (float const value : values) {
         norms += std::sqrt(static_cast<double>(value));
         squares += static_cast<double>(value);
       }
       norm.add(0, norms);
       square.add(0, squares);
     };
-    add_cosines(block_, &block_angle_, x.block_input, x.block_output);
-    add_cosines(attention_, &attention_angle_, x.block_input, x.residual);
-    add_cosines(moe_without_norm_, nullptr, x.moe_input, x.moe_output);
-    add_cosines(moe_, &moe_angle_, x.residual, x.block_output);
-    for (std::size_t t = 0; t < tokens; ++t) change_[t] = 1.0 - static_cast<double>(values_[t]);
-    add_norms(residual_norm_, residual_square_, x.residual);
-    add_norms(moe_output_norm_, moe_output_square_, x.moe_output);
+    add_cosines(block_, &block_angle_, of.block);
+    add_cosines(attention_, &attention_angle_, of.attention);
+    add_cosines(moe_without_norm_, nullptr, of.moe_without_norm);
+    add_cosines(moe_, &moe_angle_, of.moe);
+    change_.resize(of.moe.size());
+    for (std::size_t t = 0; t < of.moe.size(); ++t) change_[t] = 1.0 - static_cast<double>(of.moe[t]);
+    add_norms(residual_norm_, residual_square_, of.residual_square);
+    add_norms(moe_output_norm_, moe_output_square_, of.moe_output_square);
   }
 
   /// s_t = 1 - cos(x'_t, x'_t + MoE_t) of the tokens added last: [tokens].
@@ -122,7 +150,7 @@ class similarity_statistics : public accumulator<similarity_statistics> {
  private:
   [[nodiscard]] double mean(exact_array const& sum) const { return tokens() > 0 ? sum.value(0) / tokens() : 0.0; }
 
-  std::vector<float> values_;
+  similarity_values values_;
   std::vector<double> change_;
   exact_array tokens_, block_, attention_, moe_, moe_without_norm_, block_angle_, attention_angle_, moe_angle_,
       residual_norm_, residual_square_, moe_output_norm_, moe_output_square_;

@@ -6,6 +6,7 @@
 
 #include <slimtrim/cuda/model/accelerator.cuh>
 #include <slimtrim/model/forward.hpp>
+#include <slimtrim/pipeline/calibrate.hpp>
 #include <slimtrim/pipeline/layer_moments.hpp>
 #include <doctest/doctest.h>
 
@@ -286,6 +287,75 @@ TEST_CASE("accelerator: Hessians that grow on the device are those of the rows t
   CHECK(device.add_normed_gram(norm, config.rms_epsilon, X.view(), found.view()));
   device.collect_sums();
   compare(found, expected);
+}
+
+namespace {
+
+// Two windows through every layer: the sums of a host observer, and those that come from the device.
+void check_statistics(model_config const& config, random_weights::choice packed) {
+  random_weights const source(config, packed, nullptr);
+  reference_backend const host;
+  cuda::device_accelerator<bfloat16> device(nullptr);
+  index_t const window = 9;
+  for (index_t i = 0; i < config.layer_count(); ++i) {
+    decoder_layer const layer = load_layer(config, source, i);
+    layer_statistics_options const wanted{.experts = config.layer(i).experts, .hidden = config.hidden,
+                                          .intermediate = config.layer(i).intermediate, .outputs = true, .neurons = true};
+    slimtrim::detail::statistics_observer<reference_backend> on_host(host, wanted, false), on_device(host, wanted, false);
+    for (index_t w = 0; w < 2; ++w) {
+      tensor<float, 2> all = random_stream(2 * window, config.hidden), same = all.clone();
+      auto const there = rows(all.view(), w * window, window), here = rows(same.view(), w * window, window);
+      forward_workspace work;
+      forward_layer(host, config, layer, i, here, work, on_host);
+      layer_sums sums;
+      REQUIRE(device.statistics(config, layer, there, wanted, sums));
+      on_device.add(sums);
+      CHECK(normalised_error(std::vector<float>(there.data, there.data + there.size()),
+                             std::vector<float>(here.data, here.data + here.size())) < tolerance);
+    }
+    std::map<std::string, std::vector<double>> found, expected;
+    auto const values_into = [](std::map<std::string, std::vector<double>>& to) {
+      return [&to](exact_array const& sum) {
+        for (std::size_t k = 0; k < sum.size(); ++k) to[sum.name()].push_back(sum.value(static_cast<index_t>(k)));
+      };
+    };
+    layer_statistics::each(on_device.statistics(), values_into(found));
+    layer_statistics::each(on_host.statistics(), values_into(expected));
+    REQUIRE(found.size() == expected.size());
+    for (auto const& [name, values] : expected) {
+      CAPTURE(i);
+      CAPTURE(name);
+      REQUIRE(found[name].size() == values.size());
+      // Against the largest of the array: an activation is off by 1 %, its square by twice that, a small difference of
+      // cosines, which weighs changes, by more of itself. An error of 1 % of a row in no particular one of 64 directions or
+      // more turns a cosine by 1.2e-3; sums of 18 of either sign stay well within 18e-3.
+      double largest = 1e-30, worst = 0;
+      for (double const value : values) largest = std::max(largest, std::abs(value));
+      for (std::size_t k = 0; k < values.size(); ++k) worst = std::max(worst, std::abs(found[name][k] - values[k]));
+      bool const counts = name.find("count") != std::string::npos || name.find("tokens") != std::string::npos ||
+                          name == "router.coactivation";
+      bool const cosines = name == "similarity.block" || name == "similarity.attention" || name == "similarity.moe" ||
+                           name == "similarity.moe_without_norm";
+      CHECK(worst <= (counts ? 0.0 : (cosines ? 1e-3 * 2 * window : 0.05 * largest)));
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("accelerator: statistics of a window are those that the host sums") {
+  check_statistics(trimmed_mixtral(128), experts_packed);
+  check_statistics(trimmed_mixtral(72), nothing);
+  check_statistics(small_deepseek(64), nothing);
+
+  // What the device leaves to the host: constant experts.
+  model_config const config = small_config(mixtral_family, 64, 1);
+  random_weights const source(config, nothing, one_novice);
+  cuda::device_accelerator<bfloat16> device(nullptr);
+  tensor<float, 2> X = random_stream(3, 64), before = X.clone();
+  layer_sums sums;
+  CHECK_FALSE(device.statistics(config, load_layer(config, source, 0), X.view(), {.experts = config.layer(0).experts}, sums));
+  for (index_t k = 0; k < 3 * 64; ++k) REQUIRE(X.view().data[k] == before.view().data[k]);
 }
 
 TEST_CASE("accelerator: logits, and large products of any layout") {

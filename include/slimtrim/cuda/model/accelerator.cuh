@@ -105,6 +105,17 @@ class device_accelerator final : public accelerator {
     return true;
   }
 
+  [[nodiscard]] bool statistics(model_config const& config, decoder_layer const& weights, matrix_view<float> X,
+                                layer_statistics_options const& wanted, layer_sums& sums) override {
+    // Constant experts have rows of their own, and weights on inputs other rows than the layer makes here.
+    if (X.extent(0) == 0 || (weights.moe && weights.moe->rule.weight_scales_input)) return false;
+    if (weights.moe)
+      for (expert_weights const& expert : weights.moe->experts)
+        if (expert.is_novice()) return false;
+    std::lock_guard const lock(mutex_);
+    sum_window(config, weights, X, wanted, sums);
+    return true;
+  }
   [[nodiscard]] bool adds_up() const override { return true; }
   void collect_sums() override {
     std::lock_guard const lock(mutex_);
@@ -217,6 +228,72 @@ class device_accelerator final : public accelerator {
     backend_.synchronise();
   }
 
+  // One window through a layer, and what statistics want of it. A layer without a second half adds zeros, and its experts' input
+  // is the stream itself.
+  void sum_window(model_config const& config, decoder_layer const& weights, matrix_view<float> X,
+                  layer_statistics_options const& wanted, layer_sums& sums) {
+    index_t const n = X.extent(0), hidden = config.hidden;
+    layer_shape const& shape = shape_of(config);
+    held_layer *first = nullptr, *second = nullptr;
+    if (weights.attention) {
+      decoder_layer half;
+      half.attention = weights.attention;
+      first = &find(config, std::move(half));
+      workspace(*first, n);
+    }
+    if (weights.dense || weights.moe) {
+      decoder_layer half = weights;
+      half.attention.reset();
+      second = &find(config, std::move(half));
+      workspace(*second, n);
+    }
+    index_t const padded = shape.padded_hidden, size = n * padded;
+    auto const memory = on().template scratch_for<float>(5 * size);
+    auto const part = [&](index_t i) { return device_matrix<float>(memory.data() + i * size, n, padded); };
+    auto const in = part(0), residual = part(1), moe_input = part(2), moe_output = part(3), out = part(4);
+    upload_rows_of(X, in);
+    auto const copy = [&](device_matrix<float> from, device_matrix<float> to) {
+      copy_elements<float, float>(on(), as_const(from), to);
+    };
+    layer_hooks const none{};
+    told_later later;
+    layer_workspace<T>& work = work_;
+    copy(in, first != nullptr || second != nullptr ? work.X(n) : out);
+    if (first != nullptr) {
+      index_t const width = config.key_value_heads * config.head_dim;
+      make_room(*first, n, n, width);
+      forward_attention<T>(on(), *first->shape, first->layer, n, {starts_.data(), n},
+                           {keys_.data(), values_.data(), n, width}, attention_, work);
+      settle(on(), work, n);
+      copy(work.X(n), residual);
+    } else {
+      copy(in, residual);
+    }
+    routing_.seen = false;
+    if (second != nullptr) {
+      experts_watch<T> watch{on(), none, weights, later, hidden};
+      watch.routing = &routing_;
+      forward_feed_forward<T>(on(), *second->shape, second->layer, n, work, watch);
+      copy_elements<T, float>(on(), as_const(work.N(n)), moe_input);
+      copy(work.Y(n), moe_output);
+      settle(on(), work, n);
+      copy(work.X(n), out);
+    } else {
+      copy(residual, moe_input);
+      copy(residual, out);
+      for_each_element(on(), n, padded, false, detail::set_element{0.0F, moe_output});
+    }
+    auto const change = on().template scratch_for<double>(n);
+    auto const seen = [&](device_matrix<float> x) { return columns(as_const(x), 0, hidden); };
+    compare_rows(on(), seen(in), seen(residual), seen(moe_input), seen(moe_output), seen(out), change.data(),
+                 sums.similarity);
+    if (routing_.seen)
+      sum_experts<T>(on(), routing_.routing, second->layer.routed->view, work.routed,
+                     device_vector<double const>(change.data(), n), wanted, sums);
+    download_rows_to(as_const(out), X);
+    backend_.synchronise();
+  }
+
   // Keys and values of the windows, and what attention needs besides them.
   void make_room(held_layer const& held, index_t n, index_t window, index_t width) {
     index_t const sequences = n / window;
@@ -317,6 +394,7 @@ class device_accelerator final : public accelerator {
   layer_shape const* work_shape_ = nullptr;
   attention_workspace attention_{};
   device_sums sums_{};
+  routing_on_device routing_{};
   device_buffer<T> keys_{}, values_{};
   device_buffer<std::int32_t> starts_{};
   std::vector<float> staged_{}, download_{};

@@ -5,6 +5,7 @@
 #include <slimtrim/cuda/blas.cuh>
 #include <slimtrim/cuda/model/decoder_layer.cuh>
 #include <slimtrim/cuda/model/device_sums.cuh>
+#include <slimtrim/cuda/model/observed_statistics.cuh>
 #include <slimtrim/model/layer_hooks.hpp>
 
 #include <algorithm>
@@ -152,6 +153,7 @@ struct experts_watch {
   told_later& later;
   index_t hidden = 0;
   device_sums* kept = nullptr;  ///< takes hooks.sums; Y is then not made further than the sums need
+  routing_on_device* routing = nullptr;  ///< takes the routing, and experts' rows stay in the workspace as hooks see them
 
   void experts(device_layer<T> const& layer, device_matrix<T const> X, device_matrix<float> Y,
                layer_workspace<T> const& work) const {
@@ -160,7 +162,7 @@ struct experts_watch {
       add_rows<T>(on, *kept, hooks.sums->feed_forward_input, {}, X);
       if (!hooks.inside()) return;
     }
-    if (!hooks.inside()) {
+    if (!hooks.inside() && routing == nullptr) {
       forward_experts<T>(on, layer, X, Y, work);
     } else if (layer.routed) {
       routed(layer, X, Y, work);
@@ -243,13 +245,21 @@ struct experts_watch {
     moe_workspace<T> const& room = work.routed;
     check_moe_layer(view, X, room);
     index_t const n = X.extent(0), slots = view.rule.top_k, experts = view.experts, pairs = n * slots;
-    auto const logits = on.scratch_for<float>(n * experts), scores = on.scratch_for<float>(n * experts),
-               weights = on.scratch_for<float>(pairs);
-    device_matrix<float> const L(logits.data(), n, experts), P(scores.data(), n, experts), W(weights.data(), n, slots);
+    auto const memory = on.scratch_for<float>(routing != nullptr ? 0 : 2 * n * experts + pairs);
+    if (routing != nullptr) routing->make_room(n, experts, slots);
+    auto const part = [&](device_buffer<float> routing_on_device::*kept_there, index_t first, index_t width) {
+      return device_matrix<float>(routing != nullptr ? (routing->*kept_there).data() : memory.data() + first, n, width);
+    };
+    auto const L = part(&routing_on_device::logits, 0, experts), P = part(&routing_on_device::scores, n * experts, experts),
+               W = part(&routing_on_device::weights, 2 * n * experts, slots);
     device_matrix<std::int32_t> const indices(room.indices.data(), n, slots);
     gemm<T, float>(on, 1.0F, X, transposed(view.router), 0.0F, L);
     route(on, as_const(L), view.rule, view.selection_bias, {indices, W, P}, view.kept);
     group_pairs(on, as_const(indices), experts, room.groups());
+    if (routing != nullptr) {
+      routing->routing = {as_const(P), as_const(indices), as_const(W)};
+      routing->seen = true;
+    }
     auto const host_weights = detail::rows_on_host<float>(on, as_const(W), slots);
     if (hooks.router_result)
       later.push_back([hook = &hooks.router_result, logits_seen = detail::rows_on_host<float>(on, as_const(L), experts),
@@ -280,9 +290,9 @@ struct experts_watch {
                                   : detail::run_grouped<T, detail::half_kind<T>>(on, view, X, sums, room);
     if (hooks.sums != nullptr) return add_sums(view, X, room, as_const(W), true);
     for_each_element(on, n, Y.extent(1), false,
-                     detail::add_weighted_slots{room.routed.data(), room.groups().position, weights.data(), slots, Y});
+                     detail::add_weighted_slots{room.routed.data(), room.groups().position, W.data, slots, Y});
     if (all.novices.size() > 0)
-      add_novices(on, room.indices.data(), weights.data(), slots, as_const(all.novices.matrix(experts, view.hidden)),
+      add_novices(on, room.indices.data(), W.data, slots, as_const(all.novices.matrix(experts, view.hidden)),
                   Y);
     if (hooks.expert_input || hooks.expert_hidden || hooks.expert_output) copy_experts(view, X, room, host_weights);
   }
