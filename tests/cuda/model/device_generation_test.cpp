@@ -124,4 +124,67 @@ TEST_CASE("device_generation: experts that the last step met, and bytes of the c
   CHECK(plain.experts_met() == 0);
 }
 
+TEST_CASE("device_generation: experts that were met are those of the last layer, whose slots may be fewer") {
+  auto config = two_layers(64);
+  config.layers[0].top_k = 4;
+  config.layers[1].top_k = 1;
+  model_on_device model(config);
+  cuda::device_generation<bfloat16> state(model.on(), model.m, 1, 3);
+  state.prefill(0, some_tokens(2, 1));
+  state.step();
+  CHECK(state.experts_met() == 1);
+}
+
+TEST_CASE("device_generation: a full cache or window refuses the step, and leaves all texts as they were") {
+  for (bool windowed : {false, true}) {
+    auto config = two_layers(64);
+    config.sliding_window = windowed ? 3 : 0;
+    model_on_device model(config);
+    auto const tokens = some_tokens(3, 15);
+    cuda::device_generation<bfloat16> state(model.on(), model.m, 2, windowed ? 8 : 3);
+    state.prefill(0, std::span(tokens).first(1));
+    state.prefill(1, tokens);
+    for (int again = 0; again < 2; ++again) CHECK_THROWS_AS(state.step(), error);
+    auto const expected = model.token_by_token(tokens, 3);
+    state.prefill(1, std::span(tokens).first(1));
+    for (index_t t = 1; t < 3; ++t) {
+      auto const next = static_cast<std::int32_t>(tokens[static_cast<std::size_t>(t)]);
+      state.set_tokens({next, next});
+      state.step();
+      for (index_t s = 0; s < 2; ++s)
+        CHECK(near(row(as_const(state.logits().view()), s), row(as_const(expected.view()), t)));
+    }
+    CHECK_THROWS_AS(state.step(), error);
+  }
+}
+
+TEST_CASE("device_generation: a text that was ended is free of the window until its next prompt") {
+  auto config = two_layers(64);
+  config.sliding_window = 3;
+  model_on_device model(config);
+  cuda::device_generation<bfloat16> state(model.on(), model.m, 1, 5);
+  auto const prompt = some_tokens(3, 1);
+  state.prefill(0, prompt);
+  state.end(0);
+  state.step();
+  state.step();
+  CHECK_THROWS_AS(state.step(), error);  // the cache is full
+  state.prefill(0, prompt);
+  CHECK_THROWS_AS(state.step(), error);
+  CHECK_THROWS_AS(state.end(1), error);
+}
+
+TEST_CASE("device_generation: sequences, tokens and pieces that there cannot be are refused") {
+  model_on_device model(two_layers(64));
+  cuda::device_generation<bfloat16> state(model.on(), model.m, 2, 4);
+  CHECK_THROWS_WITH_AS(state.prefill(2, std::vector<std::uint32_t>{1}), "generate: sequence: expected 0 .. 1, found 2",
+                       error);
+  CHECK_THROWS_AS(state.prefill(-1, std::vector<std::uint32_t>{1}), error);
+  CHECK_THROWS_WITH_AS(state.set_tokens({1}), "generate: tokens: expected 2, found 1", error);
+  CHECK_THROWS_WITH_AS(state.set_tokens({1, 24}), "generate: expected an id below 24, found 24", error);
+  CHECK_THROWS_AS(state.set_tokens({-1, 1}), error);
+  CHECK_THROWS_WITH_AS((cuda::device_generation<bfloat16>(model.on(), model.m, 2, 4, {}, 0)),
+                       "generate: most_prefill: expected at least 1", error);
+}
+
 }  // namespace cuda_device_generation_test

@@ -96,4 +96,18 @@ TEST_CASE("generate: nothing to do, and what cannot be done") {
   CHECK_THROWS_WITH_AS(model.generate({{1}}, options), "generate: length: expected a count >= 0", error);
 }
 
+TEST_CASE("generate: a text that has ended does not run into the window of the others") {
+  auto config = two_layers(64);
+  config.sliding_window = 8;
+  model_on_device model(config);
+  texts const prompts{some_tokens(7, 1), {3}};
+  generate_options options;
+  options.length = 6;
+  auto const others_go_on = [&](index_t s, std::uint32_t) { return s != 0; };
+  auto const made = model.generate(prompts, options, others_go_on);
+  CHECK(made[0].size() == 1);
+  CHECK(made[1].size() == 6);
+  CHECK_THROWS_AS(static_cast<void>(model.generate(prompts, options)), error);
+}
+
 }  // namespace cuda_generate_test

@@ -50,7 +50,9 @@ class device_generation {
         lengths_(sequences),
         step_(1),
         logits_(sequences * m.logit_columns()),
-        held_(static_cast<std::size_t>(sequences), 0) {
+        held_(static_cast<std::size_t>(sequences), 0),
+        ended_(static_cast<std::size_t>(sequences), 0) {
+    expects(most_prefill > 0, "generate", "most_prefill: expected at least 1");
     check(cudaMemsetAsync(lengths_.data(), 0, 4 * static_cast<std::size_t>(sequences), on.stream()),
           "cuda::device_generation");
     check(cudaMemsetAsync(tokens_.data(), 0, 4 * static_cast<std::size_t>(sequences), on.stream()),
@@ -67,7 +69,10 @@ class device_generation {
 
   /// How many experts the tokens of the last step met in the last layer that has some. Waits.
   [[nodiscard]] index_t experts_met() const {
-    std::vector<std::int32_t> chosen(static_cast<std::size_t>(sequences() * model_.extents.top_k));
+    index_t slots = 0;
+    for (device_layer<T> const& layer : model_.layers)
+      if (layer.routed) slots = layer.routed->view.rule.top_k;
+    std::vector<std::int32_t> chosen(static_cast<std::size_t>(sequences() * slots));
     copy_to_host(on_.stream(), one_.routed.indices.data(), static_cast<index_t>(chosen.size()), chosen.data());
     std::sort(chosen.begin(), chosen.end());
     chosen.erase(std::unique(chosen.begin(), chosen.end()), chosen.end());
@@ -75,16 +80,14 @@ class device_generation {
   }
 
   /// Reads the prompt of one sequence, from its first token. Its last logits are then in the sequence's row. Throws
-  /// `error` for an id outside the vocabulary, an empty prompt or one beyond the capacity.
+  /// `error` for a sequence that there is not, an id outside the vocabulary, an empty prompt or one beyond the capacity.
   void prefill(index_t sequence, std::span<std::uint32_t const> prompt) {
+    check_sequence(sequence);
     auto const count = static_cast<index_t>(prompt.size());
     expects(count > 0, "generate", "prompt: expected at least one token");
     expects(count <= cache_.capacity(), "generate", "prompt: longer than the cache");
     check_window(count);
-    for (std::uint32_t const id : prompt)
-      if (static_cast<index_t>(id) >= model_.vocabulary())
-        throw error("generate: expected an id below " + std::to_string(model_.vocabulary()) + ", found " +
-                    std::to_string(id));
+    for (std::uint32_t const id : prompt) check_id(static_cast<index_t>(id));
     for (index_t first = 0; first < count; first += prompt_.size()) {
       index_t const n = std::min(prompt_.size(), count - first);
       auto const held = static_cast<std::int32_t>(first);
@@ -99,25 +102,35 @@ class device_generation {
     copy_to_device(on_.stream(), &held, 1, lengths_.data() + sequence);
     check(cudaStreamSynchronize(on_.stream()), "generate");
     held_[static_cast<std::size_t>(sequence)] = count;
+    ended_[static_cast<std::size_t>(sequence)] = 0;
+  }
+
+  /// Nobody reads on in this text: it goes along in step, and no sliding window holds it, until the next prompt.
+  void end(index_t sequence) {
+    check_sequence(sequence);
+    ended_[static_cast<std::size_t>(sequence)] = 1;
   }
 
   /// Draws the next token of every sequence from its logits, on the device.
   void draw() {
     draw_tokens(on_, columns(as_const(all_logits()), 0, model_.vocabulary()), drawn_, step_.data(), tokens_.data());
   }
-  /// The next tokens, drawn elsewhere.
+  /// The next tokens, drawn elsewhere. Throws `error` unless there is one of the vocabulary for every sequence.
   void set_tokens(std::vector<std::int32_t> const& tokens) {
+    expects_equal(static_cast<index_t>(tokens.size()), sequences(), "generate", "tokens");
+    for (std::int32_t const id : tokens) check_id(id);
     copy_to_device(on_.stream(), tokens.data(), tokens_.size(), tokens_.data());
     check(cudaStreamSynchronize(on_.stream()), "generate");
   }
   /// Appends the tokens to their texts and makes the logits behind them. Enqueued, not waited for. Throws `error` when
-  /// a cache is full.
+  /// a cache is full, and takes no step then.
   void step() {
-    for (index_t& length : held_) {
-      if (++length > cache_.capacity())
+    for (std::size_t s = 0; s < held_.size(); ++s) {
+      if (held_[s] >= cache_.capacity())
         throw error("generate: the cache is full: expected at most " + std::to_string(cache_.capacity()) + " tokens");
-      check_window(length);
+      if (ended_[s] == 0) check_window(held_[s] + 1);
     }
+    for (index_t& length : held_) ++length;
     if (!once_) {  // the first time plainly: libraries make their handles, pools grow
       once_ = true;
       return enqueue_step();
@@ -144,6 +157,16 @@ class device_generation {
   }
 
  private:
+  void check_sequence(index_t sequence) const {
+    if (sequence < 0 || sequence >= sequences())
+      throw error("generate: sequence: expected 0 .. " + std::to_string(sequences() - 1) + ", found " +
+                  std::to_string(sequence));
+  }
+  void check_id(index_t id) const {
+    if (id < 0 || id >= model_.vocabulary())
+      throw error("generate: expected an id below " + std::to_string(model_.vocabulary()) + ", found " +
+                  std::to_string(id));
+  }
   void check_window(index_t length) const {
     index_t const window = model_.config.sliding_window;
     if (window > 0 && length > window)
@@ -170,6 +193,7 @@ class device_generation {
   device_buffer<std::int32_t> tokens_, prompt_, lengths_, step_;
   device_buffer<float> logits_;
   std::vector<index_t> held_;
+  std::vector<char> ended_;
   captured_work captured_{};
   bool once_ = false, overlaps_ = false;
 };
@@ -217,7 +241,10 @@ template <half_precision T>
       bool const stop =
           std::find(options.stop_tokens.begin(), options.stop_tokens.end(), token) != options.stop_tokens.end();
       bool const wants_more = !on_token || on_token(static_cast<index_t>(s), token);
-      if (stop || !wants_more || step + 1 == options.length) running[s] = 0;
+      if (stop || !wants_more || step + 1 == options.length) {
+        running[s] = 0;
+        state.end(static_cast<index_t>(s));
+      }
       any = any || running[s] != 0;
     }
     if (!any) return results;
