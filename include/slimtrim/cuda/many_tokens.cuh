@@ -57,36 +57,38 @@ __device__ __forceinline__ void multiply_blocks(tile_weight_view const& w, index
   constexpr int strips = many_tokens_shape::strips_a_warp, stages = many_tokens_shape::stages;
   constexpr int stage_bytes = TokenTiles * tile::tokens * many_tokens_shape::row_bytes;
   constexpr int half_steps = tile_steps<Kind> / 2;
+  // Blocks of columns in flight: with half the sums there is room for more, and bandwidth to wait for.
+  constexpr int depth = Kind == tile_kind::codes4 && TokenTiles <= 4 ? 4 : 2;
   unsigned char* const shared = shared_memory();
   int const lane = static_cast<int>(threadIdx.x % 32);
   index_t const last_strip = w.strips() - 1;
   strip_reader<Kind> const readers[strips] = {strip_reader<Kind>(w, strip < last_strip ? strip : last_strip, lane),
                                               strip_reader<Kind>(w, strip + 1 < last_strip ? strip + 1 : last_strip, lane)};
   static_assert(strips == 2);
-  lane_tile<Kind> ring[2][strips];
+  lane_tile<Kind> ring[depth][strips];
   auto const load = [&](int block, int d) {
 #pragma unroll
     for (int s = 0; s < strips; ++s)
-      if (Paired && d == 1)
+      if (Paired && d % 2 == 1)
         readers[s].load_words(static_cast<std::uint32_t>(block), ring[d][s]);
       else
         readers[s].template load<!Paired>(static_cast<std::uint32_t>(block), ring[d][s]);
   };
 #pragma unroll
-  for (int d = 0; d < 2; ++d)
+  for (int d = 0; d < depth; ++d)
     if (first_block + d < last_block) load(first_block + d, d);
 #pragma unroll
   for (int s = 0; s < stages - 1; ++s) {
     if (first_block + s < last_block) fetch_activations<T, TokenTiles>(rows, first_block + s, shared + s * stage_bytes);
     commit_copies();
   }
-  for (int first = first_block; first < last_block; first += 2) {
+  for (int first = first_block; first < last_block; first += depth) {
     float part[strips][TokenTiles][4];
     std::uint32_t scales[strips];
 #pragma unroll
-    for (int d = 0; d < 2; ++d) {
+    for (int d = 0; d < depth; ++d) {
       int const block = first + d;
-      if (!Paired && block >= last_block) break;
+      if ((!Paired || (d % 2 == 0 && d > 0)) && block >= last_block) break;
       wait_for_copies<stages - 2>();
       sync_block();  // everybody's part of this stage is there, and nobody reads the stage that is filled next
       int const ahead = block + stages - 1;
@@ -94,7 +96,7 @@ __device__ __forceinline__ void multiply_blocks(tile_weight_view const& w, index
         fetch_activations<T, TokenTiles>(rows, ahead, shared + (ahead - first_block) % stages * stage_bytes);
       commit_copies();
       if constexpr (has_codes(Kind)) {
-        if (!Paired || d == 0) {
+        if (!Paired || d % 2 == 0) {
 #pragma unroll
           for (int s = 0; s < strips; ++s) {
             scales[s] = ring[d][s].scales;
@@ -138,9 +140,9 @@ __device__ __forceinline__ void multiply_blocks(tile_weight_view const& w, index
                                      x.word + step_words<Kind> * step);
         }
       }
-      if (block + 2 < last_block) load(block + 2, d);
+      if (block + depth < last_block) load(block + depth, d);
       if constexpr (has_codes(Kind)) {
-        if (Paired && d == 0) continue;
+        if (Paired && d % 2 == 0) continue;
 #pragma unroll
         for (int s = 0; s < strips; ++s) {
           float scale[2];
