@@ -6,8 +6,8 @@
 
 #include <slimtrim/cuda/model/accelerator.cuh>
 #include <slimtrim/model/forward.hpp>
-#include <slimtrim/pipeline/calibrate.hpp>
 #include <slimtrim/pipeline/layer_moments.hpp>
+#include <slimtrim/pipeline/statistics_observer.hpp>
 #include <doctest/doctest.h>
 
 #include <map>
