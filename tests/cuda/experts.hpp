@@ -164,7 +164,8 @@ struct experts_check {
       run(all.with_slots(slots), x, Y, work, accumulate);
       device.backend().synchronise();
       auto const values = device.download<float>(device_vector<float>(Y.data, tokens * hidden));
-      if (again == 1) REQUIRE(std::memcmp(values.data(), found.data(), sizeof(float) * values.size()) == 0);
+      if (again == 1 && !found.empty())
+        REQUIRE(std::memcmp(values.data(), found.data(), sizeof(float) * values.size()) == 0);
       found = values;
     }
     auto const inner = device.download<T>(device_vector<T>(work.activations.data(), tokens * slots * width));
