@@ -91,6 +91,18 @@ class context {
   /// newer), and read weights meanwhile: only while nothing on the stream writes weights.
   void overlap_launches(bool wanted) { overlaps_ = wanted && major_ >= 9; }
   [[nodiscard]] bool overlaps() const { return overlaps_; }
+  /// The same for as long as this lives.
+  class overlapping {
+   public:
+    overlapping(context& on, bool wanted) : on_(on), before_(on.overlaps_) { on_.overlap_launches(wanted); }
+    overlapping(overlapping const&) = delete;
+    overlapping& operator=(overlapping const&) = delete;
+    ~overlapping() { on_.overlaps_ = before_; }
+
+   private:
+    context& on_;
+    bool before_;
+  };
 
   template <class T>
   [[nodiscard]] scratch<T> scratch_for(index_t size) const {

@@ -176,10 +176,9 @@ class device_generation {
   [[nodiscard]] device_matrix<float> all_logits() const { return logits_.matrix(sequences(), model_.logit_columns()); }
   void enqueue_step() {
     index_t const n = sequences();
-    on_.overlap_launches(overlaps_);
+    context::overlapping const while_enqueued(on_, overlaps_);
     forward<T>(on_, model_, tokens_.data(), n, {lengths_.data(), 1}, cache_, 0, attention_, one_);
     final_logits<T>(on_, model_.shape, model_.ends, n, 0, n, one_, all_logits());
-    on_.overlap_launches(false);
     launch(on_.stream(), {dim3(blocks_for(ceil_div(n, 256))), 256, 0}, detail::count_step, lengths_.data(),
            static_cast<int>(n), step_.data());
   }
