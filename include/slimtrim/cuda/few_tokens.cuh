@@ -103,8 +103,7 @@ __device__ __forceinline__ void multiply_turns(tile_weight_view const& w, index_
 template <half_precision T, tile_kind Kind, int TokenTiles, class RowsOf>
 __device__ __forceinline__ void multiply_strip(tile_weight_view const& w, index_t strip, RowsOf const& rows_of,
                                                float (&sums)[TokenTiles][4]) {
-  bool const pairs_share = !has_codes(Kind) || (w.zeros == nullptr && w.group_shift > 0);
-  if (pairs_share && w.blocks() % 2 == 0)
+  if (has_codes(Kind) ? shares_in_pairs(w) : w.blocks() % 2 == 0)
     multiply_turns<T, Kind, TokenTiles, 2, false>(w, strip, rows_of, sums);
   else
     multiply_turns<T, Kind, TokenTiles, 1, true>(w, strip, rows_of, sums);

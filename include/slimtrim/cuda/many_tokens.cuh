@@ -157,11 +157,6 @@ __device__ __forceinline__ void multiply_blocks(tile_weight_view const& w, index
   }
 }
 
-// Whether tiles come in pairs that share scales, without zero points.
-[[nodiscard]] SLIMTRIM_HD inline bool shares_in_pairs(tile_weight_view const& w) {
-  return has_codes(w.kind) && w.zeros == nullptr && w.group_shift > 0 && w.blocks() % 2 == 0;
-}
-
 // The same for any weight; where tiles come in pairs, parts of the columns must too.
 template <half_precision T, tile_kind Kind, int TokenTiles>
 __device__ __forceinline__ void multiply_tokens(tile_weight_view const& w, index_t strip, int first_block, int last_block,
