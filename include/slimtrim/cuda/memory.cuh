@@ -13,6 +13,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace slimtrim {
 inline namespace v0 {
@@ -121,6 +122,12 @@ template <class T>
 void copy_to_host(cudaStream_t stream, T const* from, index_t count, T* to) {
   if (count > 0) check(cudaMemcpyAsync(to, from, detail::bytes_of<T>(count), cudaMemcpyDeviceToHost, stream), "copy_to_host");
   check(cudaStreamSynchronize(stream), "copy_to_host");
+}
+template <class T>
+[[nodiscard]] std::vector<T> values_on_host(cudaStream_t stream, T const* from, index_t count) {
+  std::vector<T> to(static_cast<std::size_t>(count));
+  copy_to_host(stream, from, count, to.data());
+  return to;
 }
 
 }  // namespace cuda

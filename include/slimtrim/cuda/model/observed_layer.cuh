@@ -36,13 +36,6 @@ template <class T>
   return held;
 }
 
-template <class T>
-[[nodiscard]] std::vector<T> values_on_host(context& on, T const* from, index_t count) {
-  std::vector<T> to(static_cast<std::size_t>(count));
-  copy_to_host(on.stream(), from, count, to.data());
-  return to;
-}
-
 // Y(t) += sum over slots of factor * row of the pair.
 struct add_weighted_slots {
   float const* routed;
@@ -60,7 +53,7 @@ struct add_weighted_slots {
   }
 };
 
-// What a row counts in a sum: of pair pairs[i], or of row i where there are no pairs.
+// What the row of pair pairs[i] counts in a sum.
 struct row_factor {
   std::int32_t const* pairs;
   float const* weights;  // by pair, or null: one each
@@ -68,8 +61,8 @@ struct row_factor {
   index_t slots;
   device_matrix<float> to;
   SLIMTRIM_HD void operator()(index_t, index_t i) const {
-    index_t const pair = pairs != nullptr ? pairs[i] : i, token = pairs != nullptr ? pair / slots : i;
-    to(0, i) = (weights != nullptr ? weights[pair] : 1.0F) * (counts != nullptr ? counts[token] : 1.0F);
+    index_t const pair = pairs[i];
+    to(0, i) = (weights != nullptr ? weights[pair] : 1.0F) * (counts != nullptr ? counts[pair / slots] : 1.0F);
   }
 };
 struct token_of_pair {
@@ -190,7 +183,7 @@ struct experts_watch {
                 device_matrix<float const> W, bool of_hidden) const {
     gram_sums const& sums = *hooks.sums;
     index_t const slots = view.rule.top_k, pairs = X.extent(0) * slots;
-    auto const offsets = detail::values_on_host(on, room.groups().offsets, view.experts + 1);
+    auto const offsets = values_on_host(on.stream(), room.groups().offsets, view.experts + 1);
     auto const counts = on.scratch_for<float>(static_cast<index_t>(sums.counts.size()));
     if (!sums.counts.empty()) copy_to_device(on.stream(), sums.counts.data(), X.extent(0), counts.data());
     float const* const by_token = sums.counts.empty() ? nullptr : counts.data();
@@ -222,8 +215,8 @@ struct experts_watch {
     gram_sums const& sums = *hooks.sums;
     if (sums.tokens == nullptr) return;
     index_t const slots = view.rule.top_k;
-    auto const offsets = detail::values_on_host(on, room.groups().offsets, view.experts + 1);
-    auto const order = detail::values_on_host(on, room.groups().pairs, n * slots);
+    auto const offsets = values_on_host(on.stream(), room.groups().offsets, view.experts + 1);
+    auto const order = values_on_host(on.stream(), room.groups().pairs, n * slots);
     for (std::size_t e = 0; e < source.moe->experts.size(); ++e) {
       if (source.moe->experts[e].is_novice()) continue;
       sums.tokens[e] += static_cast<double>(offsets[e + 1] - offsets[e]);
@@ -264,7 +257,7 @@ struct experts_watch {
     if (hooks.router_result)
       later.push_back([hook = &hooks.router_result, logits_seen = detail::rows_on_host<float>(on, as_const(L), experts),
                        scores_seen = detail::rows_on_host<float>(on, as_const(P), experts), host_weights,
-                       chosen = detail::values_on_host(on, room.indices.data(), pairs), n, slots] {
+                       chosen = values_on_host(on.stream(), room.indices.data(), pairs), n, slots] {
         (*hook)({logits_seen->view(), scores_seen->view(), matrix_view<std::int32_t const>(chosen.data(), n, slots),
                  host_weights->view()});
       });
@@ -310,8 +303,8 @@ struct experts_watch {
       outputs = detail::rows_on_host<float>(on, as_const(device_matrix<float>(room.routed.data(), pairs, view.hidden)),
                                             hidden);
     later.push_back([inputs, inner, outputs, weights, told = &hooks, experts = &source.moe->experts,
-                     offsets = detail::values_on_host(on, room.groups().offsets, view.experts + 1),
-                     order = detail::values_on_host(on, room.groups().pairs, pairs)] {
+                     offsets = values_on_host(on.stream(), room.groups().offsets, view.experts + 1),
+                     order = values_on_host(on.stream(), room.groups().pairs, pairs)] {
       for (std::size_t e = 0; e < experts->size(); ++e)
         if (offsets[e + 1] > offsets[e])
           tell_expert(*told, static_cast<index_t>(e), (*experts)[e], offsets[e], offsets[e + 1] - offsets[e], order,

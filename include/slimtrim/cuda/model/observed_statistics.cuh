@@ -50,12 +50,6 @@ struct one_minus {
   SLIMTRIM_HD void operator()(index_t, index_t i) const { to[i] = 1.0 - static_cast<double>(values[i]); }
 };
 
-[[nodiscard]] inline std::vector<double> doubles_on_host(context& on, double const* from, index_t count) {
-  std::vector<double> to(static_cast<std::size_t>(count));
-  copy_to_host(on.stream(), from, count, to.data());
-  return to;
-}
-
 }  // namespace detail
 
 /// The routing of a window and where its experts' rows stand, kept by experts_watch for those who sum them.
@@ -93,8 +87,8 @@ void sum_experts(context& on, device_routing const& routing, moe_layer_view<T> c
     for_each_element(on, experts, width, false,
                      detail::sum_column_of_expert<Row>{columns(rows, 0, width), room.groups().offsets, room.groups().pairs,
                                                        weights, one, two});
-    first = detail::doubles_on_host(on, one.data, experts * width);
-    second = detail::doubles_on_host(on, two.data, experts * width);
+    first = values_on_host(on.stream(), one.data, experts * width);
+    second = values_on_host(on.stream(), two.data, experts * width);
   };
   if (wanted.outputs) {
     out.outputs.emplace();
