@@ -65,7 +65,7 @@ TEST_CASE("a compression with masks: the file says which zeros are pruned, the m
       if (!is_matrix_role(id.role) || module_stem(*out.config.family, id) != stem) return;
       tensor<float, 2> const W = expand(out.weights->matrix(id).view);
       std::vector<std::byte> bytes(static_cast<std::size_t>(stored.bytes));
-      std::string const& raw = files_of(folder.path() / "with").at("masks.bitmask");
+      std::string const raw = files_of(folder.path() / "with").at("masks.bitmask");
       std::memcpy(bytes.data(), raw.data() + stored.offset, bytes.size());
       mask const kept = mask_from_bytes(bytes, W.extent(0), W.extent(1));
       for (index_t r = 0; r < W.extent(0); ++r)
