@@ -16,7 +16,7 @@ namespace {
 // Does on another host backend what it is asked for, and counts.
 class counting_accelerator final : public accelerator {
  public:
-  int layers = 0, attentions = 0, feed_forwards = 0, heads = 0, products = 0, grams = 0, sweeps = 0;
+  int layers = 0, attentions = 0, feed_forwards = 0, heads = 0, products = 0, grams = 0, sweeps = 0, systems = 0;
   index_t last_window = 0;
   bool takes_products = true;
 
@@ -52,6 +52,16 @@ class counting_accelerator final : public accelerator {
     if (takes_products) backend_.gemm(alpha, A, B, beta, C);
     ++products;
     return takes_products;
+  }
+  std::optional<bool> solve_positive_definite(matrix_view<float> H, matrix_view<float> B) override {
+    ++systems;
+    if (!takes_products) return std::nullopt;
+    return backend_.solve_positive_definite(H, B);
+  }
+  std::optional<bool> inverse_factor(matrix_view<float const> H, matrix_view<float> R) override {
+    ++systems;
+    if (!takes_products) return std::nullopt;
+    return backend_.inverse_factor(H, R);
   }
   std::optional<gptq_result> gptq(matrix_view<float const> W, matrix_view<float const> hessian,
                                   gptq_options const& options, matrix_view<float const> judge) override {
@@ -154,7 +164,20 @@ TEST_CASE("accelerator: products that it refuses, doubles, and none at all are t
     gptq_result const swept = gptq(lent, B.view(), small_gram().view());
     gptq_result const on_host = gptq(base, B.view(), small_gram().view());
     CHECK(swept.report.error == on_host.report.error);
+    for (double const sign : {1.0, -1.0}) {  // definite, and not
+      tensor<float, 2> system = small_gram().clone(), other = small_gram().clone(), X = random_matrix(4, 3, 5), Y = X.clone();
+      tensor<float, 2> factor(4, 4), wanted(4, 4);
+      for (tensor<float, 2>* const each : {&system, &other})
+        for (index_t i = 0; i < 16; ++i) each->view().data[i] *= static_cast<float>(sign);
+      CHECK(lent.inverse_factor(as_const(system.view()), factor.view()) == (sign > 0));
+      REQUIRE(base.inverse_factor(as_const(system.view()), wanted.view()) == (sign > 0));
+      if (sign > 0) CHECK(largest_difference(factor.view(), wanted.view()) == 0);
+      CHECK(lent.solve_positive_definite(system.view(), X.view()) == (sign > 0));
+      REQUIRE(base.solve_positive_definite(other.view(), Y.view()) == (sign > 0));
+      if (sign > 0) CHECK(largest_difference(X.view(), Y.view()) == 0);
+    }
   }
+  CHECK(device.systems == 8);
   CHECK(device.sweeps == 2);
   CHECK(device.products == 2);
   CHECK(device.grams == 2);

@@ -1,5 +1,6 @@
 // The feed-forward part in the calibrated pass: the fit expert by expert tends to the joint one, matrices that are not asked for
-// stay out of it, and it says which form it took.
+// stay out of it, it says which form it took, and what an accelerator is asked for is what the host does.
+#include <slimtrim/backend/reference.hpp>
 #include <slimtrim/pipeline/calibrated_feed_forward.hpp>
 
 #include <pipeline/support.hpp>
@@ -79,6 +80,51 @@ fitted unchanged(opened_model const& model, fitted const& like) {
   return result;
 }
 
+// Fits by the host's sweeps from what an accelerator is told.
+class fitting_accelerator final : public accelerator {
+ public:
+  void layer(model_config const&, decoder_layer const&, matrix_view<float>, index_t, layer_hooks const&) override {}
+  void attention(model_config const&, decoder_layer const&, matrix_view<float>, index_t, layer_hooks const&) override {}
+  void feed_forward(model_config const&, decoder_layer const&, matrix_view<float>, layer_hooks const&) override {}
+  void logits(model_config const&, model_ends const&, matrix_view<float const>, matrix_view<float>) override {}
+  bool gemm(float, matrix_view<float const>, matrix_view<float const>, float, matrix_view<float>) override { return false; }
+  bool gram_update(float, matrix_view<float const>, matrix_view<float>) override { return false; }
+
+  bool fits_experts(decoder_layer const&) const override { return true; }
+  std::vector<residual_fit_report> fit_experts(model_config const& config, decoder_layer const& layer, matrix_view<float const> X,
+                                               std::span<fitted_writer const> writers, matrix_view<float> residual,
+                                               std::span<char const> held_out, expert_fit_options const& options) override {
+    reference_backend const backend;
+    std::vector<matrix<float>> all;
+    std::vector<expert_features> experts;
+    double squares = 0;
+    index_t width = 0;
+    for (fitted_writer const& writer : writers) {
+      swiglu_weights const& swiglu = writer.expert >= 0 ? layer.moe->experts[static_cast<std::size_t>(writer.expert)].swiglu
+                                                        : (layer.dense ? *layer.dense : *layer.moe->shared);
+      index_t const n = static_cast<index_t>(writer.tokens.size());
+      matrix<float> N(n, config.hidden), Z(n, swiglu.width()), U(n, swiglu.width());
+      for (index_t i = 0; i < n; ++i)
+        for (index_t j = 0; j < config.hidden; ++j) N(i, j) = X(writer.tokens[static_cast<std::size_t>(i)], j);
+      rms_norm(backend, as_const(N.view()), layer.feed_forward_norm, config.rms_epsilon, N.view());
+      product(backend, as_const(N.view()), swiglu.gate.view, Z.view());
+      product(backend, as_const(N.view()), swiglu.up.view, U.view());
+      silu_multiply(backend, Z.view(), as_const(U.view()));
+      for (index_t i = 0; i < n; ++i)
+        for (index_t j = 0; j < Z.extent(1); ++j) {
+          Z(i, j) *= writer.factors[static_cast<std::size_t>(i)];
+          squares += static_cast<double>(Z(i, j)) * static_cast<double>(Z(i, j));
+        }
+      width += Z.extent(1);
+      experts.push_back({{writer.tokens.begin(), writer.tokens.end()}, writer.weight, stored_features(as_const(Z.view()))});
+      all.push_back(std::move(Z));
+    }
+    expert_fit_options chosen = options;
+    if (chosen.fit.unit == 0) chosen.fit.unit = squares / static_cast<double>(width);
+    return residual_fit_experts(backend, experts, residual, held_out, chosen);
+  }
+};
+
 }  // namespace
 
 TEST_CASE("expert by expert tends to the joint fit") {
@@ -116,6 +162,60 @@ TEST_CASE("experts that are not asked for are not part of the fit") {
     REQUIRE(some.down.size() == 1);
     CHECK(some.down.begin()->first == "model.layers.1.block_sparse_moe.experts.1.w2");
   }
+}
+
+TEST_CASE("an accelerator is told what the host fits to") {
+  for (std::string const family : {"mixtral", "deepseek"})
+    for (index_t const windows : {index_t{3}, index_t{40}}) {  // 40: some tokens judge
+      CAPTURE(family);
+      CAPTURE(windows);
+      synthetic const s(family);
+      token_windows const data = train_windows(windows, 32);
+      plan const p = fit_plan(s.model, 1);
+      output_modules const modules = list_output_modules(*s.model.files, s.model.config, p, scale_type::bfloat16);
+      reference_backend const backend;
+      slimmed_sink const sink = [](slimmed_module const&, slim_result const&) {};
+      folded_sink const folded;
+      detail::calibrated_context<reference_backend> at(backend, s.model, p, modules, data, {.joint_bytes = 0}, sink, folded);
+      // The original stream is one layer ahead; what is fitted stands in its place with other gates.
+      decoder_layer const original = load_layer(s.model.config, *s.model.weights, 1);
+      decoder_layer layer = original;
+      auto const halve = [](swiglu_weights& swiglu) {
+        tensor<float, 2> gate = expand(swiglu.gate.view);
+        for (index_t k = 0; k < gate.view().size(); ++k) gate.view().data[k] *= 0.5F;
+        swiglu.gate = own_weight(std::move(gate));
+      };
+      for (expert_weights& expert : layer.moe->experts) halve(expert.swiglu);
+      if (layer.moe->shared) halve(*layer.moe->shared);
+      forward_workspace work;
+      forward_feed_forward(backend, s.model.config, original, 1, at.original->all(), work);
+      detail::layer_writers on_host = detail::writers_of(at, 1, layer), on_device = detail::writers_of(at, 1, layer);
+      REQUIRE(on_host.features > 0);
+      fitting_accelerator device;
+      detail::fit_by_experts(at, layer, on_host);
+      detail::fit_by_experts(device, at, layer, on_device);
+      index_t fits = 0;
+      for (std::size_t k = 0; k < on_host.slots.size(); ++k) {
+        if (on_host.slots[k].column < 0) continue;
+        ++fits;
+        ordered_json const &expected = on_host.slots[k].report, &found = on_device.slots[k].report;
+        CHECK(found.at("form") == "expert by expert");
+        CHECK(found.at("changed") == expected.at("changed"));
+        CHECK(found.at("ridge") == expected.at("ridge"));
+        for (char const* const figure : {"residual", "left", "held_out_residual", "held_out_left"})
+          CHECK(found.at(figure).get<double>() == doctest::Approx(expected.at(figure).get<double>()).epsilon(1e-4));
+        CHECK((expected.at("held_out_residual").get<double>() > 0) == (windows == 40));
+        auto const a = expand(on_host.slots[k].now.view), b = expand(on_device.slots[k].now.view), before = expand(on_host.slots[k].slot->view);
+        double apart = 0, moved = 0;
+        for (index_t i = 0; i < a.view().size(); ++i) {
+          apart += std::pow(static_cast<double>(a.view().data[i] - b.view().data[i]), 2);
+          moved += std::pow(static_cast<double>(a.view().data[i] - before.view().data[i]), 2);
+        }
+        CHECK(moved > 0);
+        CHECK(apart <= 1e-6 * moved);  // factors are multiplied in another order
+      }
+      CHECK(fits == (family == "mixtral" ? 4 : 5));
+    }
 }
 
 }  // namespace pipeline_calibrated_feed_forward_test

@@ -91,7 +91,7 @@ TEST_CASE("many sweeps of block Gauss-Seidel reach the joint minimum") {
 TEST_CASE("with one ridge the sweeps tend to the joint ridge fit, weights included") {
   experts_problem p;
   residual_moments const m = p.joint_moments();
-  double const unit = detail::mean_diagonal(m.gram);
+  double const unit = m.mean_diagonal(eigen_backend{});
   matrix<float> joint(p.out, 4 * p.in);
   for (std::size_t e = 0; e < 4; ++e)
     for (index_t i = 0; i < p.out; ++i)

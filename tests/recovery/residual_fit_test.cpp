@@ -156,7 +156,7 @@ TEST_CASE("a unit of one's own for the ridges") {
   matrix<float> a(4, 6), b(4, 6);
   a.fill(0.0F);
   b.fill(0.0F);
-  double const usual = detail::mean_diagonal(m.gram);
+  double const usual = m.mean_diagonal(eigen_backend{});
   (void)residual_fit(eigen_backend{}, m, nullptr, a.view(), {.ridges = {0.3}});
   (void)residual_fit(eigen_backend{}, m, nullptr, b.view(), {.ridges = {0.6}, .unit = usual / 2});
   for (index_t i = 0; i < 4; ++i)

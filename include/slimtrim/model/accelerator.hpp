@@ -8,18 +8,30 @@
 #include <slimtrim/model/decoder_layer.hpp>
 #include <slimtrim/model/layer_hooks.hpp>
 #include <slimtrim/model/model_config.hpp>
+#include <slimtrim/recovery/expert_fit.hpp>
 #include <slimtrim/slim/quantize/gptq.hpp>
 #include <slimtrim/statistics/layer_statistics.hpp>
 #include <slimtrim/tensor/tensor_view.hpp>
 
 #include <concepts>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace slimtrim {
 inline namespace v0 {
+
+/// A down matrix that is to be fitted: which rows of the stream reach its expert, none twice, and what their hidden activations are
+/// multiplied by (the router's weight, the token's count).
+struct fitted_writer {
+  index_t expert = -1;  ///< -1: the one that every token takes
+  std::span<std::int32_t const> tokens{};
+  std::span<float const> factors{};  ///< one a token
+  matrix_view<float> weight{};       ///< [out, in], in place
+};
 
 /// A device with memory of its own. Members may be called from several threads at once; results do not depend on their
 /// order. Weights are told apart by their storage, which a cache may keep alive.
@@ -68,6 +80,33 @@ class accelerator {
     static_cast<void>(config), static_cast<void>(weights), static_cast<void>(X), static_cast<void>(wanted);
     static_cast<void>(sums);
     return false;
+  }
+
+  /// Whether fit_experts takes a layer.
+  [[nodiscard]] virtual bool fits_experts(decoder_layer const& weights) const {
+    static_cast<void>(weights);
+    return false;
+  }
+  /// residual_fit_experts for the down matrices of a layer, features made from X: [T, hidden], the stream before the layer's second
+  /// half; residual: [T, hidden] and weights in place. With unit = 0 ridges are relative to the mean square of all features.
+  /// Only where fits_experts says so.
+  virtual std::vector<residual_fit_report> fit_experts(model_config const& config, decoder_layer const& weights,
+                                                       matrix_view<float const> X, std::span<fitted_writer const> writers,
+                                                       matrix_view<float> residual, std::span<char const> held_out,
+                                                       expert_fit_options const& options) {
+    static_cast<void>(config), static_cast<void>(weights), static_cast<void>(X), static_cast<void>(residual);
+    static_cast<void>(held_out), static_cast<void>(options);
+    return std::vector<residual_fit_report>(writers.size());
+  }
+
+  /// H⁻¹ B in place and the factor of H⁻¹, as tensor_backend has them, where that pays; nothing where the host is to do it.
+  [[nodiscard]] virtual std::optional<bool> solve_positive_definite(matrix_view<float> H, matrix_view<float> B) {
+    static_cast<void>(H), static_cast<void>(B);
+    return std::nullopt;
+  }
+  [[nodiscard]] virtual std::optional<bool> inverse_factor(matrix_view<float const> H, matrix_view<float> R) {
+    static_cast<void>(H), static_cast<void>(R);
+    return std::nullopt;
   }
 
   /// slimtrim::gptq where the device takes it, nothing where the host is to do it.
@@ -120,6 +159,21 @@ class accelerated : public Base {
     if constexpr (std::is_same_v<T, float>)
       if (device_ != nullptr && device_->gram_update(alpha, X, H)) return;
     Base::template gram_update<T>(alpha, X, H);
+  }
+
+  template <class T>
+  [[nodiscard]] bool solve_positive_definite(matrix_view<T> H, matrix_view<T> B) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (device_ != nullptr)
+        if (auto const done = device_->solve_positive_definite(H, B)) return *done;
+    return Base::template solve_positive_definite<T>(H, B);
+  }
+  template <class T>
+  [[nodiscard]] bool inverse_factor(std::type_identity_t<matrix_view<T const>> H, matrix_view<T> R) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (device_ != nullptr)
+        if (auto const done = device_->inverse_factor(H, R)) return *done;
+    return Base::template inverse_factor<T>(H, R);
   }
 
   /// Takes slimtrim::gptq over: on the device where that takes it, else as the base.

@@ -160,18 +160,30 @@ void fit_jointly(calibrated_context<B>& at, split_moments& moments, std::vector<
   }
 }
 
-// Which tokens go to which expert with what weight, and what the layer's output lacks.
-struct routed_survey {
+// Which tokens go to which expert with what weight: rows of the stream, for [experts + 1] slots, the last one the shared or dense one.
+struct routed_tokens {
   std::vector<index_t> const* offsets = nullptr;
   index_t first_row = 0;
-  std::vector<std::vector<std::int32_t>> tokens{};  // [experts + 1], rows of the stream
+  std::vector<std::vector<std::int32_t>> tokens{};
   std::vector<std::vector<float>> weights{};
   std::vector<float> counts{};  // of all rows, as token_counts has them
-  double squares = 0;           // of all features
 
-  void add(std::size_t slot, index_t token, float weight, matrix_view<float const> H, index_t t) {
+  explicit routed_tokens(std::vector<index_t> const& of) : offsets(&of), tokens(of.size()), weights(of.size()) {}
+
+  [[nodiscard]] bool fitted(std::size_t slot) const { return (*offsets)[slot] >= 0; }
+  void add(std::size_t slot, index_t token, float weight) {
     tokens[slot].push_back(static_cast<std::int32_t>(first_row + token));
     weights[slot].push_back(weight);
+  }
+};
+
+// Sees them as the layer runs on the host, and the size of all features.
+struct features_survey : routed_tokens {
+  double squares = 0;
+
+  using routed_tokens::routed_tokens;
+  void add_row(std::size_t slot, index_t token, float weight, matrix_view<float const> H, index_t t) {
+    add(slot, token, weight);
     double sum = 0;
     for (index_t j = 0; j < H.extent(1); ++j) sum += static_cast<double>(H(t, j)) * static_cast<double>(H(t, j));
     double const factor = static_cast<double>(weight) * static_cast<double>(counts[static_cast<std::size_t>(first_row + token)]);
@@ -179,31 +191,48 @@ struct routed_survey {
   }
   void expert_hidden(index_t, expert_batch const& batch, matrix_view<float const> H) {
     auto const slot = static_cast<std::size_t>(batch.expert);
-    if ((*offsets)[slot] < 0) return;
+    if (!fitted(slot)) return;
     for (index_t t = 0; t < H.extent(0); ++t)
-      add(slot, batch.tokens[static_cast<std::size_t>(t)], batch.weights[static_cast<std::size_t>(t)], H, t);
+      add_row(slot, batch.tokens[static_cast<std::size_t>(t)], batch.weights[static_cast<std::size_t>(t)], H, t);
   }
   void shared_hidden(index_t, matrix_view<float const> H) {
-    if (offsets->back() < 0) return;
-    for (index_t t = 0; t < H.extent(0); ++t) add(offsets->size() - 1, t, 1.0F, H, t);
+    if (!fitted(offsets->size() - 1)) return;
+    for (index_t t = 0; t < H.extent(0); ++t) add_row(offsets->size() - 1, t, 1.0F, H, t);
   }
   void dense_hidden(index_t layer, matrix_view<float const> H) { shared_hidden(layer, H); }
 };
 
-// Every down matrix fitted to what the others leave, a few times over. Features are made again from the stream whenever they
-// are asked for: only one expert's Gram matrix, the residual and lists of tokens are held.
-template <host_backend B>
-void fit_by_experts(calibrated_context<B>& at, decoder_layer const& layer, layer_writers& writers) {
-  matrix_view<float> const X = at.changed.all();
-  index_t const hidden = X.extent(1);
-  matrix<float> residual(X.extent(0), hidden);
-  routed_survey survey;
-  survey.offsets = &writers.offsets;
-  survey.tokens.resize(writers.offsets.size());
-  survey.weights.resize(writers.offsets.size());
-  matrix_view<float const> original;
-  std::vector<char> held_out(static_cast<std::size_t>(X.extent(0)), 0);
+// Sees them where features are made elsewhere: only the router's results come here.
+struct routing_survey : routed_tokens {
+  using routed_tokens::routed_tokens;
+  void router_result(index_t, routing_result const& r) {
+    for (index_t t = 0; t < r.indices.extent(0); ++t)
+      for (index_t s = 0; s < r.indices.extent(1); ++s) {
+        std::int32_t const e = r.indices(t, s);
+        if (e >= 0 && fitted(static_cast<std::size_t>(e))) add(static_cast<std::size_t>(e), t, r.weights(t, s));
+      }
+  }
+  void every_row(index_t rows) {
+    if (!fitted(offsets->size() - 1)) return;
+    for (index_t t = 0; t < rows; ++t) add(offsets->size() - 1, t, 1.0F);
+  }
+};
+
+// What a fit expert by expert starts from.
+struct lacking_rows {
+  matrix<float> residual;
+  std::vector<char> held_out;
   bool judged = false;
+
+  lacking_rows(index_t rows, index_t hidden) : residual(rows, hidden), held_out(static_cast<std::size_t>(rows), 0) {}
+  [[nodiscard]] std::span<char const> marks() const { return judged ? std::span<char const>(held_out) : std::span<char const>(); }
+};
+
+template <class Survey, host_backend B>
+[[nodiscard]] lacking_rows survey_layer(calibrated_context<B>& at, decoder_layer const& layer, Survey& survey) {
+  index_t const hidden = at.input.config.hidden;
+  lacking_rows found(at.changed.all().extent(0), hidden);
+  matrix_view<float const> original;
   at.watch_feed_forward(
       layer, survey,
       [&](index_t first, index_t count, bool judging) {
@@ -211,29 +240,60 @@ void fit_by_experts(calibrated_context<B>& at, decoder_layer const& layer, layer
         original = at.original_rows(first, count);
         std::vector<float> const counts = token_counts(at.backend, original);
         survey.counts.insert(survey.counts.end(), counts.begin(), counts.end());
-        judged = judged || judging;
-        std::fill_n(held_out.begin() + survey.first_row, count * at.changed.sequence(), judging ? 1 : 0);
+        found.judged = found.judged || judging;
+        std::fill_n(found.held_out.begin() + survey.first_row, count * at.changed.sequence(), judging ? 1 : 0);
       },
       [&](matrix_view<float const> after) {
+        if constexpr (requires { survey.every_row(index_t{}); }) survey.every_row(after.extent(0));
         for (index_t t = 0; t < after.extent(0); ++t)
           for (index_t j = 0; j < hidden; ++j)
-            residual(survey.first_row + t, j) = survey.counts[static_cast<std::size_t>(survey.first_row + t)] * (original(t, j) - after(t, j));
+            found.residual(survey.first_row + t, j) = survey.counts[static_cast<std::size_t>(survey.first_row + t)] * (original(t, j) - after(t, j));
       });
-  bool const on_input = layer.moe && layer.moe->rule.weight_scales_input;
-  std::vector<expert_features> experts;
+  return found;
+}
+
+// The writers that are fitted, and their values.
+struct fitted_values {
+  std::vector<writer_slot*> slots;
   std::vector<tensor<float, 2>> values;
-  std::vector<writer_slot*> fitted;
-  for (writer_slot& slot : writers.slots)
-    if (slot.column >= 0) {
-      fitted.push_back(&slot);
-      values.push_back(expand(slot.now.view));
+
+  explicit fitted_values(layer_writers& writers) {
+    for (writer_slot& slot : writers.slots)
+      if (slot.column >= 0) {
+        slots.push_back(&slot);
+        values.push_back(expand(slot.now.view));
+      }
+  }
+  // The place of writer k in routed_tokens.
+  [[nodiscard]] std::size_t place(std::size_t k, layer_writers const& writers) const {
+    return slots[k]->expert >= 0 ? static_cast<std::size_t>(slots[k]->expert) : writers.offsets.size() - 1;
+  }
+  void keep(std::vector<residual_fit_report> const& reports) {
+    for (std::size_t k = 0; k < slots.size(); ++k) {
+      slots[k]->report = fit_json(reports[k]);
+      slots[k]->report["form"] = "expert by expert";
+      if (reports[k].changed) slots[k]->now = own_weight(std::move(values[k]));
     }
-  for (std::size_t k = 0; k < fitted.size(); ++k) {
-    std::size_t const place = fitted[k]->expert >= 0 ? static_cast<std::size_t>(fitted[k]->expert) : writers.offsets.size() - 1;
-    swiglu_weights const* const swiglu = fitted[k]->swiglu;
+  }
+};
+
+// Every down matrix fitted to what the others leave, a few times over. Features are made again from the stream whenever they
+// are asked for: only one expert's Gram matrix, the residual and lists of tokens are held.
+template <host_backend B>
+void fit_by_experts(calibrated_context<B>& at, decoder_layer const& layer, layer_writers& writers) {
+  matrix_view<float const> const X = at.changed.all();
+  index_t const hidden = X.extent(1);
+  features_survey survey(writers.offsets);
+  lacking_rows lacking = survey_layer(at, layer, survey);
+  bool const on_input = layer.moe && layer.moe->rule.weight_scales_input;
+  fitted_values fitted(writers);
+  std::vector<expert_features> experts;
+  for (std::size_t k = 0; k < fitted.slots.size(); ++k) {
+    std::size_t const place = fitted.place(k, writers);
+    swiglu_weights const* const swiglu = fitted.slots[k]->swiglu;
     expert_features features;
     features.token_of = survey.tokens[place];
-    features.weight = values[k].view();
+    features.weight = fitted.values[k].view();
     features.features = [&, place, swiglu](index_t first, matrix_view<float> Z) {
       index_t const n = Z.extent(0);
       tensor<float, 2> N(n, hidden), U(n, Z.extent(1));
@@ -262,13 +322,25 @@ void fit_by_experts(calibrated_context<B>& at, decoder_layer const& layer, layer
   expert_fit_options options{at.options.fit, at.options.fit_sweeps, stream_batch_tokens};
   // Ridges mean what they mean in the joint form: relative to the mean diagonal over all features.
   if (options.fit.unit == 0 && writers.features > 0) options.fit.unit = survey.squares / static_cast<double>(writers.features);
-  auto const reports = residual_fit_experts(at.backend, experts, residual.view(),
-                                            judged ? std::span<char const>(held_out) : std::span<char const>(), options);
-  for (std::size_t k = 0; k < fitted.size(); ++k) {
-    fitted[k]->report = fit_json(reports[k]);
-    fitted[k]->report["form"] = "expert by expert";
-    if (reports[k].changed) fitted[k]->now = own_weight(std::move(values[k]));
+  fitted.keep(residual_fit_experts(at.backend, experts, lacking.residual.view(), lacking.marks(), options));
+}
+
+// The same on an accelerator, from the stream on.
+template <host_backend B>
+void fit_by_experts(accelerator& device, calibrated_context<B>& at, decoder_layer const& layer, layer_writers& writers) {
+  routing_survey survey(writers.offsets);
+  lacking_rows lacking = survey_layer(at, layer, survey);
+  for (std::size_t slot = 0; slot < survey.tokens.size(); ++slot)
+    for (std::size_t i = 0; i < survey.tokens[slot].size(); ++i)
+      survey.weights[slot][i] *= survey.counts[static_cast<std::size_t>(survey.tokens[slot][i])];
+  fitted_values fitted(writers);
+  std::vector<fitted_writer> all;
+  for (std::size_t k = 0; k < fitted.slots.size(); ++k) {
+    std::size_t const place = fitted.place(k, writers);
+    all.push_back({static_cast<index_t>(fitted.slots[k]->expert), survey.tokens[place], survey.weights[place], fitted.values[k].view()});
   }
+  expert_fit_options const options{at.options.fit, at.options.fit_sweeps, stream_batch_tokens};
+  fitted.keep(device.fit_experts(at.planned.config, layer, at.changed.all(), all, lacking.residual.view(), lacking.marks(), options));
 }
 
 template <host_backend B>
@@ -304,8 +376,13 @@ void slim_feed_forward_outputs(calibrated_context<B>& at, index_t i, decoder_lay
   auto const joint = static_cast<std::uint64_t>(writers.features) * static_cast<std::uint64_t>(writers.features) * sizeof(float);
   std::optional<split_moments> fit;
   decoder_layer const before = layer;
-  if (writers.features > 0 && joint > at.options.joint_bytes) fit_by_experts(at, before, writers);
-  else if (writers.features > 0) fit.emplace(writers.features, at.input.config.hidden);
+  if (writers.features > 0 && joint > at.options.joint_bytes) {
+    accelerator* device = nullptr;
+    if constexpr (has_accelerator<B>) device = at.backend.lent();
+    device != nullptr && device->fits_experts(before) ? fit_by_experts(*device, at, before, writers) : fit_by_experts(at, before, writers);
+  } else if (writers.features > 0) {
+    fit.emplace(writers.features, at.input.config.hidden);
+  }
 
   index_t const experts = static_cast<index_t>(widths.size());
   index_t const flight = wanted ? at.experts_in_flight(widest, widths.size()) : std::max<index_t>(experts, 1);

@@ -86,16 +86,71 @@ template <host_backend B>
   return moments;
 }
 
-// As if the change, Cᵀ: [in, out], had not been made: e + C z instead of e.
-template <host_backend B>
-void take_back(B const& backend, residual_moments& m, matrix_view<float> change_t) {
-  for (index_t i = 0; i < change_t.extent(0); ++i)
-    for (index_t j = 0; j < change_t.extent(1); ++j) change_t(i, j) = -change_t(i, j);
-  m.energy = error_after(backend, m, as_const(change_t));
-  backend.gemm(-1.0F, as_const(m.gram.view()), as_const(change_t), 1.0F, m.cross.view());
-  for (index_t i = 0; i < change_t.extent(0); ++i)
-    for (index_t j = 0; j < change_t.extent(1); ++j) change_t(i, j) = -change_t(i, j);
+// The sweeps of residual_fit_experts for experts of any memory. `Side` has
+//   on                       what its moments compute with
+//   reached(e)               whether anything is to be fitted for expert e
+//   moments(e)               split moments of its tokens against the residual as it stands
+//   move(e, from, to)        goes from one change of its weight to another: weight and residual; from may be empty
+// and Side::change_type, empty() where there is none yet.
+template <class Side>
+std::vector<residual_fit_report> sweep_experts(Side& side, std::size_t experts, expert_fit_options const& options) {
+  check_fit_options(options.fit);
+  std::vector<residual_fit_report> reports(experts);
+  std::vector<typename Side::change_type> changes(experts);  // Dᵀ so far
+  for (int sweep = 0; sweep < options.sweeps; ++sweep)
+    for (std::size_t e = 0; e < experts; ++e) {
+      if (!side.reached(e)) continue;
+      bool const before = !changes[e].empty();
+      auto moments = side.moments(e);
+      if (before) {
+        moments.fitted.take_back(side.on, changes[e]);
+        if (moments.judged) moments.held_out.take_back(side.on, changes[e]);
+      }
+      // The ridge is chosen once: later sweeps change little, and each candidate costs a factorisation.
+      residual_fit_options fit = options.fit;
+      if (before && reports[e].changed) fit.ridges = {reports[e].ridge};
+      typename Side::change_type next;
+      reports[e] = choose_split_change(side.on, moments, fit, next);
+      if (!reports[e].changed && !before) continue;
+      side.move(e, changes[e], next);
+      changes[e] = std::move(next);
+    }
+  return reports;
 }
+
+template <host_backend B>
+struct experts_on_host {
+  using change_type = matrix<float>;
+
+  B const& on;
+  std::vector<expert_features>& experts;
+  matrix_view<float> residual;
+  std::span<char const> held_out;
+  index_t rows_a_batch;
+
+  [[nodiscard]] bool reached(std::size_t e) const { return !experts[e].token_of.empty() && experts[e].weight.extent(1) > 0; }
+  [[nodiscard]] split_moments moments(std::size_t e) const {
+    return moments_of(on, experts[e], as_const(residual), held_out, rows_a_batch);
+  }
+  void move(std::size_t e, matrix<float> const& from, matrix<float> const& to) const {
+    expert_features& expert = experts[e];
+    index_t const in = expert.weight.extent(1), out = residual.extent(1);
+    matrix<float> step_t(in, out);
+    for (index_t j = 0; j < in; ++j)
+      for (index_t i = 0; i < out; ++i) {
+        step_t(j, i) = (to.empty() ? 0.0F : to(j, i)) - (from.empty() ? 0.0F : from(j, i));
+        expert.weight(i, j) += step_t(j, i);
+      }
+    for_feature_rows(expert, rows_a_batch, [&](index_t first, matrix_view<float const> Z) {
+      matrix<float> moved(Z.extent(0), out);
+      on.gemm(1.0F, Z, as_const(step_t.view()), 0.0F, moved.view());
+      for (index_t t = 0; t < Z.extent(0); ++t) {
+        index_t const token = expert.token_of[static_cast<std::size_t>(first + t)];
+        for (index_t j = 0; j < out; ++j) residual(token, j) -= moved(t, j);
+      }
+    });
+  }
+};
 
 }  // namespace detail
 
@@ -121,45 +176,8 @@ std::vector<residual_fit_report> residual_fit_experts(B const& backend, std::vec
     for (std::int32_t const t : expert.token_of)
       expects(t >= 0 && t < residual.extent(0), "residual_fit_experts", "token outside the residual");
   }
-  std::vector<residual_fit_report> reports(experts.size());
-  std::vector<matrix<float>> changes(experts.size());  // Dᵀ so far, empty: none
-  for (int sweep = 0; sweep < options.sweeps; ++sweep)
-    for (std::size_t e = 0; e < experts.size(); ++e) {
-      expert_features& expert = experts[e];
-      index_t const in = expert.weight.extent(1);
-      if (expert.token_of.empty() || in == 0) continue;
-      split_moments moments = detail::moments_of(backend, expert, as_const(residual), held_out, options.rows_a_batch);
-      if (changes[e].extent(0) > 0) {
-        detail::take_back(backend, moments.fitted, changes[e].view());
-        if (moments.judged) detail::take_back(backend, moments.held_out, changes[e].view());
-      }
-      matrix<float> next(out, in);
-      next.fill(0.0F);
-      // The ridge is chosen once: later sweeps change little, and each candidate costs a factorisation.
-      residual_fit_options fit = options.fit;
-      if (changes[e].extent(0) > 0 && reports[e].changed) fit.ridges = {reports[e].ridge};
-      reports[e] = fit_split(backend, moments, next.view(), fit);
-      if (!reports[e].changed && changes[e].extent(0) == 0) continue;
-      // What moves now is the difference to the change of the sweep before.
-      matrix<float> step_t(in, out);
-      for (index_t j = 0; j < in; ++j)
-        for (index_t i = 0; i < out; ++i) {
-          step_t(j, i) = next(i, j) - (changes[e].extent(0) > 0 ? changes[e](j, i) : 0.0F);
-          expert.weight(i, j) += step_t(j, i);
-        }
-      detail::for_feature_rows(expert, options.rows_a_batch, [&](index_t first, matrix_view<float const> Z) {
-        matrix<float> moved(Z.extent(0), out);
-        backend.gemm(1.0F, Z, as_const(step_t.view()), 0.0F, moved.view());
-        for (index_t t = 0; t < Z.extent(0); ++t) {
-          index_t const token = expert.token_of[static_cast<std::size_t>(first + t)];
-          for (index_t j = 0; j < out; ++j) residual(token, j) -= moved(t, j);
-        }
-      });
-      if (changes[e].extent(0) == 0) changes[e] = matrix<float>(in, out);
-      for (index_t j = 0; j < in; ++j)
-        for (index_t i = 0; i < out; ++i) changes[e](j, i) = next(i, j);
-    }
-  return reports;
+  detail::experts_on_host<B> side{backend, experts, residual, held_out, options.rows_a_batch};
+  return detail::sweep_experts(side, experts.size(), options);
 }
 
 }  // namespace v0

@@ -19,9 +19,22 @@
 namespace slimtrim {
 inline namespace v0 {
 
+namespace detail {
+
+[[nodiscard]] inline bool all_finite(matrix<float> const& values) {
+  for (index_t i = 0; i < values.extent(0); ++i)
+    for (index_t j = 0; j < values.extent(1); ++j)
+      if (!std::isfinite(values(i, j))) return false;
+  return true;
+}
+
+}  // namespace detail
+
 /// What a set of tokens says about a fit. gram = sum of z zᵀ: [in, in]; cross = sum of z eᵀ: [in, out];
-/// energy = sum of ||e||². Sums, so parts add up.
+/// energy = sum of ||e||². Sums, so parts add up. A change of the weight is kept as Dᵀ: [in, out].
 struct residual_moments {
+  using change_type = matrix<float>;
+
   matrix<float> gram;
   matrix<float> cross;
   double energy = 0;
@@ -43,6 +56,64 @@ struct residual_moments {
     backend.gemm(1.0F, transposed(Z), E, 1.0F, cross.view());
     for (index_t t = 0; t < E.extent(0); ++t) energy += backend.template dot<float>(row(E, t), row(E, t));
   }
+  /// Adds what other tokens say.
+  template <host_backend B>
+  void add(B const&, residual_moments const& other) {
+    for (index_t i = 0; i < gram.extent(0); ++i) {
+      for (index_t j = 0; j < gram.extent(1); ++j) gram(i, j) += other.gram(i, j);
+      for (index_t j = 0; j < cross.extent(1); ++j) cross(i, j) += other.cross(i, j);
+    }
+    energy += other.energy;
+  }
+
+  /// sum over tokens of ||e - D z||² = energy - 2 <Dᵀ, cross> + tr(D gram Dᵀ).
+  template <host_backend B>
+  [[nodiscard]] double error_after(B const& backend, matrix<float> const& change_t) const {
+    index_t const in = change_t.extent(0), out = change_t.extent(1);
+    constexpr index_t panel = 256;
+    matrix<float> product(std::min(panel, in), out);
+    buffer<float> dots(panel);
+    double sum = energy;
+    for (index_t first = 0; first < in; first += panel) {
+      index_t const n = std::min(panel, in - first);
+      auto part = rows(product.view(), 0, n);
+      // 2 cross - gram change, so that one dot per row gives both terms.
+      for (index_t i = 0; i < n; ++i)
+        for (index_t j = 0; j < out; ++j) part(i, j) = 2.0F * cross(first + i, j);
+      backend.gemm(-1.0F, rows(gram.view(), first, n), change_t.view(), 1.0F, part);
+      backend.row_dots(rows(change_t.view(), first, n), as_const(part), vector_view<float>(dots.data(), n));
+      for (index_t i = 0; i < n; ++i) sum -= static_cast<double>(dots[i]);
+    }
+    return sum;
+  }
+
+  template <host_backend B>
+  [[nodiscard]] bool finite(B const&) const {
+    return detail::all_finite(gram) && detail::all_finite(cross) && std::isfinite(energy);
+  }
+  template <host_backend B>
+  [[nodiscard]] double mean_diagonal(B const&) const {
+    double sum = 0;
+    for (index_t i = 0; i < gram.extent(0); ++i) sum += static_cast<double>(gram(i, i));
+    return gram.extent(0) > 0 ? sum / static_cast<double>(gram.extent(0)) : 0.0;
+  }
+  /// (gram + lambda I) Dᵀ = cross; false when that cannot be solved to finite numbers.
+  template <host_backend B>
+  [[nodiscard]] bool solve(B const& backend, double lambda, matrix<float>& change_t) const {
+    auto system = gram.clone();
+    for (index_t i = 0; i < system.extent(0); ++i) system(i, i) += static_cast<float>(lambda);
+    change_t = cross.clone();
+    return backend.solve_positive_definite(system.view(), change_t.view()) && detail::all_finite(change_t);
+  }
+  /// As if the change had not been made: e + D z instead of e.
+  template <host_backend B>
+  void take_back(B const& backend, matrix<float> const& change_t) {
+    matrix<float> opposite(change_t.extent(0), change_t.extent(1));
+    for (index_t i = 0; i < change_t.extent(0); ++i)
+      for (index_t j = 0; j < change_t.extent(1); ++j) opposite(i, j) = -change_t(i, j);
+    energy = error_after(backend, opposite);
+    backend.gemm(-1.0F, as_const(gram.view()), as_const(opposite.view()), 1.0F, cross.view());
+  }
 };
 
 /// ridges: lambda relative to `unit`, or to the mean of the Gram diagonal where that is zero. With held-out moments the one with the least held-out
@@ -63,54 +134,52 @@ struct residual_fit_report {
 
 namespace detail {
 
-// sum over tokens of ||e - D z||² = energy - 2 <Dᵀ, cross> + tr(D gram Dᵀ). change_t = Dᵀ: [in, out].
-template <host_backend B>
-double error_after(B const& backend, residual_moments const& m, matrix_view<float const> change_t) {
-  index_t const in = change_t.extent(0), out = change_t.extent(1);
-  constexpr index_t panel = 256;
-  matrix<float> product(std::min(panel, in), out);
-  buffer<float> dots(panel);
-  double sum = m.energy;
-  for (index_t first = 0; first < in; first += panel) {
-    index_t const n = std::min(panel, in - first);
-    auto part = rows(product.view(), 0, n);
-    // 2 cross - gram change, so that one dot per row gives both terms.
-    for (index_t i = 0; i < n; ++i)
-      for (index_t j = 0; j < out; ++j) part(i, j) = 2.0F * m.cross(first + i, j);
-    backend.gemm(-1.0F, rows(m.gram.view(), first, n), change_t, 1.0F, part);
-    backend.row_dots(rows(change_t, first, n), as_const(part), vector_view<float>(dots.data(), n));
-    for (index_t i = 0; i < n; ++i) sum -= static_cast<double>(dots[i]);
+inline void check_fit_options(residual_fit_options const& options) {
+  expects(!options.ridges.empty(), "residual_fit", "no ridge is given");
+  for (double const r : options.ridges) expects(r > 0 && std::isfinite(r), "residual_fit", "a ridge must be positive");
+}
+
+// What residual_fit and fit_split decide, for moments of any memory: `Moments` has the members of residual_moments, `on` is what they
+// compute with. `best` is the change chosen, untouched unless the report says so.
+template <class On, class Moments>
+residual_fit_report choose_change(On& on, Moments const& fitted, Moments const* held_out, residual_fit_options const& options,
+                                  typename Moments::change_type& best) {
+  residual_fit_report report;
+  report.energy = report.error = fitted.energy;
+  if (held_out != nullptr) report.held_out_energy = report.held_out_error = held_out->energy;
+  double const unit = options.unit > 0 ? options.unit : fitted.mean_diagonal(on);
+  if (!(fitted.energy > 0) || !(unit > 0) || !fitted.finite(on)) return report;
+  if (held_out != nullptr && !held_out->finite(on)) return report;
+  for (double const ridge : options.ridges) {
+    typename Moments::change_type change;
+    if (!fitted.solve(on, ridge * unit, change)) continue;
+    double const judged = (held_out != nullptr ? *held_out : fitted).error_after(on, change);
+    double const present = held_out != nullptr ? report.held_out_error : report.error;
+    if (!(judged < present)) continue;
+    (held_out != nullptr ? report.held_out_error : report.error) = judged;
+    report.changed = true;
+    report.ridge = ridge;
+    best = std::move(change);
+    if (held_out == nullptr) break;
   }
-  return sum;
+  if (report.changed && held_out != nullptr) report.error = fitted.error_after(on, best);
+  return report;
 }
 
-inline bool all_finite(residual_moments const& m) {
-  for (index_t i = 0; i < m.gram.extent(0); ++i) {
-    for (index_t j = 0; j < m.gram.extent(1); ++j)
-      if (!std::isfinite(m.gram(i, j))) return false;
-    for (index_t j = 0; j < m.cross.extent(1); ++j)
-      if (!std::isfinite(m.cross(i, j))) return false;
-  }
-  return std::isfinite(m.energy);
+// `Split` has the members of split_moments.
+template <class On, class Split, class Change>
+residual_fit_report choose_split_change(On& on, Split& moments, residual_fit_options const& options, Change& best) {
+  if (!moments.judged) return choose_change(on, moments.fitted, static_cast<decltype(&moments.fitted)>(nullptr), options, best);
+  residual_fit_report report = choose_change(on, moments.fitted, &moments.held_out, options, best);
+  if (!report.changed) return report;
+  moments.fitted.add(on, moments.held_out);
+  choose_change(on, moments.fitted, static_cast<decltype(&moments.fitted)>(nullptr), {.ridges = {report.ridge}, .unit = options.unit}, best);
+  return report;
 }
 
-// (gram + lambda I) Dᵀ = cross; false when that cannot be solved to finite numbers.
-template <host_backend B>
-bool solve_ridge(B const& backend, residual_moments const& m, double lambda, matrix<float>& change_t) {
-  auto system = m.gram.clone();
-  for (index_t i = 0; i < system.extent(0); ++i) system(i, i) += static_cast<float>(lambda);
-  change_t = m.cross.clone();
-  if (!backend.solve_positive_definite(system.view(), change_t.view())) return false;
-  for (index_t i = 0; i < change_t.extent(0); ++i)
-    for (index_t j = 0; j < change_t.extent(1); ++j)
-      if (!std::isfinite(change_t(i, j))) return false;
-  return true;
-}
-
-inline double mean_diagonal(matrix<float> const& gram) {
-  double sum = 0;
-  for (index_t i = 0; i < gram.extent(0); ++i) sum += static_cast<double>(gram(i, i));
-  return gram.extent(0) > 0 ? sum / static_cast<double>(gram.extent(0)) : 0.0;
+inline void add_change(matrix<float> const& change_t, matrix_view<float> weight) {
+  for (index_t i = 0; i < weight.extent(0); ++i)
+    for (index_t j = 0; j < weight.extent(1); ++j) weight(i, j) += change_t(j, i);
 }
 
 }  // namespace detail
@@ -131,35 +200,14 @@ residual_fit_report residual_fit(B const& backend, residual_moments const& fitte
   index_t const in = fitted.gram.extent(0), out = fitted.cross.extent(1);
   expects_equal(weight.extent(0), out, "residual_fit", "rows of the weight");
   expects_equal(weight.extent(1), in, "residual_fit", "columns of the weight");
-  expects(!options.ridges.empty(), "residual_fit", "no ridge is given");
-  for (double const r : options.ridges) expects(r > 0 && std::isfinite(r), "residual_fit", "a ridge must be positive");
-  residual_fit_report report;
-  report.energy = report.error = fitted.energy;
+  detail::check_fit_options(options);
   if (held_out != nullptr) {
     expects_equal(held_out->gram.extent(0), in, "residual_fit", "held-out features");
     expects_equal(held_out->cross.extent(1), out, "residual_fit", "held-out outputs");
-    report.held_out_energy = report.held_out_error = held_out->energy;
   }
-  double const unit = options.unit > 0 ? options.unit : detail::mean_diagonal(fitted.gram);
-  if (!(fitted.energy > 0) || !(unit > 0) || !detail::all_finite(fitted)) return report;
-  if (held_out != nullptr && !detail::all_finite(*held_out)) return report;
-  matrix<float> best;
-  for (double const ridge : options.ridges) {
-    matrix<float> change_t;
-    if (!detail::solve_ridge(backend, fitted, ridge * unit, change_t)) continue;
-    double const judged = detail::error_after(backend, held_out != nullptr ? *held_out : fitted, as_const(change_t.view()));
-    double const present = held_out != nullptr ? report.held_out_error : report.error;
-    if (!(judged < present)) continue;
-    (held_out != nullptr ? report.held_out_error : report.error) = judged;
-    report.changed = true;
-    report.ridge = ridge;
-    best = std::move(change_t);
-    if (held_out == nullptr) break;
-  }
-  if (!report.changed) return report;
-  if (held_out != nullptr) report.error = detail::error_after(backend, fitted, as_const(best.view()));
-  for (index_t i = 0; i < out; ++i)
-    for (index_t j = 0; j < in; ++j) weight(i, j) += best(j, i);
+  matrix<float> change_t;
+  residual_fit_report const report = detail::choose_change(backend, fitted, held_out, options, change_t);
+  if (report.changed) detail::add_change(change_t, weight);
   return report;
 }
 
@@ -173,22 +221,18 @@ struct split_moments {
   split_moments(index_t in, index_t out) : fitted(in, out), held_out(in, out) {}
 };
 
-/// Chooses the ridge on the held-out tokens, then fits to all tokens with it: the held-out moments are added to the fitted ones.
+/// Chooses the ridge on the held-out tokens, then fits to all tokens with it: the held-out moments are added to the fitted ones. Where
+/// that last system cannot be solved, the change fitted to the others stands.
 /// weight: [out, in], in place; nothing changes unless the held-out tokens gained. Errors and cost as `residual_fit`.
 template <host_backend B>
 residual_fit_report fit_split(B const& backend, split_moments& moments, matrix_view<float> weight,
                               residual_fit_options const& options) {
-  if (!moments.judged) return residual_fit(backend, moments.fitted, nullptr, weight, options);
-  matrix<float> trial(weight.extent(0), weight.extent(1));
-  trial.fill(0.0F);
-  residual_fit_report report = residual_fit(backend, moments.fitted, &moments.held_out, trial.view(), options);
-  if (!report.changed) return report;
-  for (index_t i = 0; i < moments.fitted.gram.extent(0); ++i) {
-    for (index_t j = 0; j < moments.fitted.gram.extent(1); ++j) moments.fitted.gram(i, j) += moments.held_out.gram(i, j);
-    for (index_t j = 0; j < moments.fitted.cross.extent(1); ++j) moments.fitted.cross(i, j) += moments.held_out.cross(i, j);
-  }
-  moments.fitted.energy += moments.held_out.energy;
-  residual_fit(backend, moments.fitted, nullptr, weight, {.ridges = {report.ridge}, .unit = options.unit});
+  expects_equal(weight.extent(0), moments.fitted.cross.extent(1), "residual_fit", "rows of the weight");
+  expects_equal(weight.extent(1), moments.fitted.gram.extent(0), "residual_fit", "columns of the weight");
+  detail::check_fit_options(options);
+  matrix<float> change_t;
+  residual_fit_report const report = detail::choose_split_change(backend, moments, options, change_t);
+  if (report.changed) detail::add_change(change_t, weight);
   return report;
 }
 

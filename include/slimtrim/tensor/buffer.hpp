@@ -79,6 +79,7 @@ class tensor {
   [[nodiscard]] tensor_view<T, Rank> view() { return view_; }
   [[nodiscard]] tensor_view<T const, Rank> view() const { return view_; }
   [[nodiscard]] index_t extent(int d) const { return view_.extents[d]; }
+  [[nodiscard]] bool empty() const { return storage_.empty(); }
   void fill(T value) { std::fill_n(storage_.data(), storage_.size(), value); }
   template <class... Indices>
   T& operator()(Indices... at) {

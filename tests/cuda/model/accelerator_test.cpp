@@ -386,4 +386,46 @@ TEST_CASE("accelerator: logits, and large products of any layout") {
   CHECK_FALSE(device.gemm(1.0F, X.view(), transposed(X.view()), 0.0F, rows(columns(H.view(), 0, 4), 0, 4)));
 }
 
+TEST_CASE("accelerator: large systems, solved and factored, and those that cannot be") {
+  cuda::device_accelerator<bfloat16> device(nullptr);
+  index_t const m = 512;
+  // Tridiagonal: 2.5 and -1, definite with a condition of 9.
+  tensor<float, 2> H(m, m), R(m, m), B = random_stream(m, 3), X = B.clone();
+  H.fill(0.0F);
+  for (index_t i = 0; i < m; ++i) {
+    H(i, i) = 2.5F;
+    if (i > 0) H(i, i - 1) = H(i - 1, i) = -1.0F;
+  }
+  CHECK(device.inverse_factor(H.view(), R.view()) == std::optional(true));
+  tensor<float, 2> system = H.clone();
+  CHECK(device.solve_positive_definite(system.view(), X.view()) == std::optional(true));
+  double worst = 0;  // of H X = B
+  for (index_t i = 0; i < m; ++i)
+    for (index_t p = 0; p < 3; ++p) {
+      double sum = 2.5 * static_cast<double>(X(i, p));
+      if (i > 0) sum -= static_cast<double>(X(i - 1, p));
+      if (i + 1 < m) sum -= static_cast<double>(X(i + 1, p));
+      worst = std::max(worst, std::abs(sum - static_cast<double>(B(i, p))));
+    }
+  CHECK(worst < 1e-5);
+  for (index_t i : {index_t{0}, index_t{1}, index_t{255}, m - 1})
+    for (index_t j : {index_t{0}, index_t{256}, m - 1}) {
+      double sum = 0;  // of R H Rᵀ = 1, as H⁻¹ = Rᵀ R
+      for (index_t a = 0; a < m; ++a) {
+        double inner = 2.5 * static_cast<double>(R(j, a));
+        if (a > 0) inner -= static_cast<double>(R(j, a - 1));
+        if (a + 1 < m) inner -= static_cast<double>(R(j, a + 1));
+        sum += static_cast<double>(R(i, a)) * inner;
+      }
+      CHECK(sum == doctest::Approx(i == j ? 1.0 : 0.0).epsilon(1e-5));
+      if (i > j) CHECK(R(i, j) == 0.0F);
+    }
+  H(7, 7) = -1.0F;
+  CHECK(device.inverse_factor(H.view(), R.view()) == std::optional(false));
+  CHECK(device.solve_positive_definite(H.view(), X.view()) == std::optional(false));
+  tensor<float, 2> small(4, 4);
+  CHECK_FALSE(device.inverse_factor(small.view(), small.view()).has_value());
+  CHECK_FALSE(device.solve_positive_definite(small.view(), small.view()).has_value());
+}
+
 }  // namespace cuda_accelerator_test
