@@ -104,6 +104,11 @@ add_custom_target(tests_cuda_instances DEPENDS ${objects})
 add_test(NAME cuda/compile_instances COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target tests_cuda_instances)
 set_tests_properties(cuda/compile_instances PROPERTIES LABELS cuda TIMEOUT 1800 DEPENDS cuda/compile FIXTURES_SETUP cuda_instances)
 
+# What the compiler made of asynchronous instructions, where the CUDA package has its disassembler.
+add_test(NAME cuda/instructions COMMAND ${PROJECT_SOURCE_DIR}/bench/cuda/check_instructions.sh)
+set_tests_properties(cuda/instructions PROPERTIES LABELS cuda TIMEOUT 600 DEPENDS cuda/compile_instances SKIP_RETURN_CODE 2
+                     ENVIRONMENT "NVCC=${CMAKE_CUDA_COMPILER}")
+
 # The examples of embedding, each as its own user would build it.
 add_test(NAME cuda/compile_examples
   COMMAND ${CMAKE_COMMAND} -DCOMPILER=${CMAKE_CUDA_COMPILER} -DSOURCE=${PROJECT_SOURCE_DIR} -DBUILD=${CMAKE_CURRENT_BINARY_DIR}/cuda/examples

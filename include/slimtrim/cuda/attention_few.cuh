@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(attention_few_shape::threads, 6)
       for (int e = lane % 8; e < eights; e += 8) {
         words4 const k = has_new && mine == count - 1
                              ? reinterpret_cast<words4 const*>(new_key)[e]
-                             : load_shared_by_blocks(reinterpret_cast<words4 const*>(keys + mine * cache.width) + e);
+                             : load_made_before(reinterpret_cast<words4 const*>(keys + mine * cache.width) + e);
 #pragma unroll
         for (int h = 0; h < Heads; ++h)
 #pragma unroll
@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(attention_few_shape::threads, 6)
     for (int p = share; p < count; p += sharers) {
       words4 const v = has_new && p == count - 1
                            ? reinterpret_cast<words4 const*>(new_value)[column]
-                           : load_shared_by_blocks(reinterpret_cast<words4 const*>(values + p * cache.width) + column);
+                           : load_made_before(reinterpret_cast<words4 const*>(values + p * cache.width) + column);
 #pragma unroll
       for (int h = 0; h < Heads; ++h) {
         float const w = weights[h][p];

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <slimtrim/core/error.hpp>
+#include <slimtrim/cuda/arch/warp.cuh>
 #include <slimtrim/cuda/memory.cuh>
 
 #include <cublas_v2.h>
@@ -22,6 +23,13 @@ inline void check(cusolverStatus_t status, char const* where) {
   if (status != CUSOLVER_STATUS_SUCCESS)
     throw system_failure(std::string(where) + ": cuSOLVER status " + std::to_string(static_cast<int>(status)));
 }
+
+namespace detail {
+
+// Tells what this translation unit was compiled for.
+static __global__ void only_wait() { wait_for_earlier_work(); }
+
+}  // namespace detail
 
 /// What kernels report without stopping the host: the place of a number that is not finite, plus one; 0 for none.
 struct device_report {
@@ -88,8 +96,15 @@ class context {
     return solver_;
   }
   /// From now on the kernels of decoding may begin before those in front of them have ended (compute capability 9.0 and
-  /// newer), and read weights meanwhile: only while nothing on the stream writes weights.
-  void overlap_launches(bool wanted) { overlaps_ = wanted && major_ >= 9; }
+  /// newer), and read weights meanwhile: only while nothing on the stream writes weights. Nothing happens where the code was
+  /// compiled for an older device, and so cannot wait.
+  void overlap_launches(bool wanted) {
+    overlaps_ = false;
+    if (!wanted || major_ < 9) return;
+    cudaFuncAttributes code{};
+    check(cudaFuncGetAttributes(&code, detail::only_wait), "cuda::context");
+    overlaps_ = code.ptxVersion >= 90;
+  }
   [[nodiscard]] bool overlaps() const { return overlaps_; }
   /// The same for as long as this lives.
   class overlapping {

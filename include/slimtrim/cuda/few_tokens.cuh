@@ -12,6 +12,7 @@
 #include <slimtrim/cuda/tile_fragment.cuh>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace slimtrim {
 inline namespace v0 {
@@ -48,16 +49,16 @@ __device__ __forceinline__ void multiply_turns(tile_weight_view const& w, index_
   lane_turn<Kind, Tiles> ring[depth];
   std::uint32_t block = begin;  // what is fetched next
   typename strip_reader<Kind>::cursor next(reader, block);
-  auto const fetch = [&](lane_turn<Kind, Tiles>& to) {
+  auto const fetch = [&]<bool Ahead>(std::bool_constant<Ahead>, lane_turn<Kind, Tiles>& to) {
 #pragma unroll
-    for (int i = 0; i < Tiles; ++i) next.load(static_cast<std::uint32_t>(i), to.tile[i]);
-    reader.template load_scales<WithZeros>(block, to);
+    for (int i = 0; i < Tiles; ++i) next.template load<Ahead>(static_cast<std::uint32_t>(i), to.tile[i]);
+    reader.template load_scales<WithZeros, Ahead>(block, to);
     next.advance(stride);
     block += stride;
   };
 #pragma unroll
   for (int d = 0; d < depth; ++d)
-    if (block < blocks) fetch(ring[d]);
+    if (block < blocks) fetch(std::true_type{}, ring[d]);
   wait_for_earlier_work();
   T const* columns[TokenTiles];
   rows_of(columns);
@@ -92,7 +93,7 @@ __device__ __forceinline__ void multiply_turns(tile_weight_view const& w, index_
         for (int e = 0; e < 4; ++e) sums[n][e] += scale[e / 2] * part[n][e];
         columns[n] += stride * tile::block_columns;
       }
-      if (block < blocks) fetch(ring[d]);
+      if (block < blocks) fetch(std::false_type{}, ring[d]);
       now += stride;
     }
   }

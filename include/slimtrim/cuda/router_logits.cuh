@@ -23,7 +23,7 @@ struct router_start {
     auto const* const w = reinterpret_cast<words4 const*>(router.data + warp * router.stride(0));
 #pragma unroll
     for (int i = 0; i < Held; ++i)
-      if (lane + 32 * i < chunks) held[i] = load_shared_by_blocks(w + lane + 32 * i);
+      if (lane + 32 * i < chunks) held[i] = load_ahead(w + lane + 32 * i);
   }
 };
 

@@ -50,7 +50,7 @@ static __global__ void __launch_bounds__(draw_threads)
     best_values[warp] = best.value;
     best_indices[warp] = best.index;
   }
-  if (thread == 0) chosen = -1;
+  if (thread == 0) chosen = static_cast<int>(vocabulary);
   sync_block();
   for (int w = 0; w < draw_threads / 32; ++w) {
     candidate<float> const other{best_values[w], best_indices[w]};
@@ -87,13 +87,13 @@ static __global__ void __launch_bounds__(draw_threads)
     for (index_t i = first; i < last; ++i) {
       reached += weight(i);
       if (reached > target) {
-        chosen = static_cast<int>(i);
+        lower_to(&chosen, static_cast<int>(i));  // rounding may put the target into two threads' shares
         break;
       }
     }
   sync_block();
   // Rounding may leave the target between two threads: then the most likely token, as on the host.
-  if (thread == 0) tokens[row] = chosen >= 0 ? chosen : static_cast<std::int32_t>(best.index);
+  if (thread == 0) tokens[row] = chosen < vocabulary ? chosen : static_cast<std::int32_t>(best.index);
 }
 
 }  // namespace detail

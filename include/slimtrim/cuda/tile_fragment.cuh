@@ -67,14 +67,14 @@ class strip_reader {
   __device__ __forceinline__ void load_words(std::uint32_t block, lane_words<Kind>& to) const {
     cursor(*this, block).load(0, to);
   }
-  /// Scales, and zero points where asked, of the group of tile `block`.
-  template <bool WithZeros, class Held>
+  /// Scales, and zero points where asked, of the group of tile `block`. Ahead: in front of wait_for_earlier_work.
+  template <bool WithZeros, bool Ahead = false, class Held>
   __device__ __forceinline__ void load_scales(std::uint32_t block, Held& to) const {
     if constexpr (has_codes(Kind)) {
       std::uint32_t const at = (block >> group_shift_) * 8;
-      to.scales = load_shared_by_blocks(scales_ + at);
+      to.scales = Ahead ? load_ahead(scales_ + at) : load_shared_by_blocks(scales_ + at);
       if constexpr (WithZeros)
-        if (zeros_ != nullptr) to.zeros = load_shared_by_blocks(zeros_ + at);
+        if (zeros_ != nullptr) to.zeros = Ahead ? load_ahead(zeros_ + at) : load_shared_by_blocks(zeros_ + at);
     }
   }
 
@@ -88,16 +88,20 @@ class strip_reader {
         at_ += 8 * of.lane_;
       }
     }
-    /// Starts the loads of the tile `tiles` behind the place.
+    /// Starts the loads of the tile `tiles` behind the place. Ahead: in front of wait_for_earlier_work.
+    template <bool Ahead = false>
     __device__ __forceinline__ void load(std::uint32_t tiles, lane_words<Kind>& to) const {
       char const* const from = at_ + tiles * tile_bytes;
       if constexpr (Kind == tile_kind::sparse4) {
-        to.codes = load_once(reinterpret_cast<words2 const*>(from));
-        to.places = load_once(reinterpret_cast<std::uint32_t const*>(places_ + tiles * tile_bytes));
+        auto const* const codes = reinterpret_cast<words2 const*>(from);
+        auto const* const places = reinterpret_cast<std::uint32_t const*>(places_ + tiles * tile_bytes);
+        to.codes = Ahead ? load_ahead(codes) : load_once(codes);
+        to.places = Ahead ? load_ahead(places) : load_once(places);
       } else {
+        auto const* const words = reinterpret_cast<words4 const*>(from);
 #pragma unroll
         for (int i = 0; i < lane_words<Kind>::word_count; ++i)
-          to.words[i] = load_once(reinterpret_cast<words4 const*>(from) + 32 * i);
+          to.words[i] = Ahead ? load_ahead(words + 32 * i) : load_once(words + 32 * i);
       }
     }
     __device__ __forceinline__ void advance(std::uint32_t tiles) {
@@ -186,11 +190,11 @@ __device__ __forceinline__ void read_activations(T const* columns, int lane, lan
   auto const* const from = reinterpret_cast<words4 const*>(columns);
   if constexpr (Kind == tile_kind::sparse4) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) take_half(load_shared_by_blocks(from + i), lane, to.word + 2 * i);
+    for (int i = 0; i < 4; ++i) take_half(load_made_before(from + i), lane, to.word + 2 * i);
   } else {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      words4 const part = load_shared_by_blocks(from + i);
+      words4 const part = load_made_before(from + i);
 #pragma unroll
       for (int w = 0; w < 4; ++w) to.word[4 * i + w] = part.word[w];
     }

@@ -119,6 +119,50 @@ template <int Tiles>
   return (row_block * warpgroup_shape::warpgroups + warp / 4) * Tiles * 4 + warp % 4;
 }
 
+// The tokens' way into shared memory: stages of 64 columns, `ahead` of them under way.
+template <half_precision T>
+class token_stages {
+ public:
+  __device__ __forceinline__ token_stages(T const* const (&rows)[fetched_tokens], int first, int last)
+      : rows_(rows), first_(first), last_(last) {
+#pragma unroll
+    for (int s = 0; s < ahead; ++s) {
+      if (first + s < last) fetch_swizzled<T>(rows, first + s, shared_memory() + s * warpgroup_shape::stage_bytes);
+      commit_copies();
+    }
+  }
+  // The address of stage `block`, once everybody's part of it is there and everybody has done with the stage of two blocks
+  // ago, whose place takes what is fetched next.
+  [[nodiscard]] __device__ __forceinline__ std::uint32_t begin(int block) const {
+    constexpr int stages = warpgroup_shape::stages;
+    wait_for_copies<ahead - 1>();
+    fence_for_warpgroup();
+    sync_block();
+    int const fetched = block + ahead, place = block - first_;
+    if (fetched < last_)
+      fetch_swizzled<T>(rows_, fetched, shared_memory() + (place + ahead) % stages * warpgroup_shape::stage_bytes);
+    commit_copies();
+    return shared_address(shared_memory() + place % stages * warpgroup_shape::stage_bytes);
+  }
+
+ private:
+  static constexpr int ahead = warpgroup_shape::ahead;
+  T const* const (&rows_)[fetched_tokens];
+  int first_, last_;
+};
+
+// The accumulators are there: nothing that reads them may come before.
+template <int Tiles>
+__device__ __forceinline__ void end_warpgroup(float (&sums)[Tiles][warpgroup_tokens / 8][4]) {
+  wait_for_warpgroup<0>();
+#pragma unroll
+  for (int r = 0; r < Tiles; ++r)
+#pragma unroll
+    for (int n = 0; n < warpgroup_tokens / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) settle(sums[r][n][e]);
+}
+
 // sums += columns of blocks [first_block, last_block) of the warp's strips times the tile's tokens, whose columns stand
 // in steps' order. Behind the last strip its weights are used, for sums that nobody keeps. While the products of three steps
 // are under way the weights of the next are made, in the registers of the step whose product is done.
@@ -126,8 +170,6 @@ template <half_precision T, tile_kind Kind, int Tiles, bool Plain>
 __device__ __forceinline__ void multiply_steps(tile_weight_view const& w, index_t first_strip, int first_block,
                                                int last_block, T const* const (&rows)[fetched_tokens],
                                                float (&sums)[Tiles][warpgroup_tokens / 8][4]) {
-  constexpr int stages = warpgroup_shape::stages, ahead = warpgroup_shape::ahead;
-  unsigned char* const shared = shared_memory();
   int const lane = static_cast<int>(threadIdx.x % 32);
   index_t const last_strip = w.strips() - 1;
   lane_tile<Kind> next[Tiles];
@@ -139,22 +181,10 @@ __device__ __forceinline__ void multiply_steps(tile_weight_view const& w, index_
     }
   };
   if (first_block < last_block) load(first_block);
-#pragma unroll
-  for (int s = 0; s < ahead; ++s) {
-    if (first_block + s < last_block)
-      fetch_swizzled<T>(rows, first_block + s, shared + s * warpgroup_shape::stage_bytes);
-    commit_copies();
-  }
+  token_stages<T> const tokens(rows, first_block, last_block);
   std::uint32_t a[Tiles][tile::steps][4];
   for (int block = first_block; block < last_block; ++block) {
-    wait_for_copies<ahead - 1>();
-    fence_for_warpgroup();
-    sync_block();  // everybody's part of this stage is there, and everybody has done with the stage of two blocks ago
-    int const fetched = block + ahead, place = block - first_block;
-    if (fetched < last_block)
-      fetch_swizzled<T>(rows, fetched, shared + (place + ahead) % stages * warpgroup_shape::stage_bytes);
-    commit_copies();
-    std::uint32_t const stage = shared_address(shared + place % stages * warpgroup_shape::stage_bytes);
+    std::uint32_t const stage = tokens.begin(block);
     lane_tile<Kind> now[Tiles];
 #pragma unroll
     for (int r = 0; r < Tiles; ++r) now[r] = next[r];
@@ -171,7 +201,50 @@ __device__ __forceinline__ void multiply_steps(tile_weight_view const& w, index_
       commit_warpgroup();
     }
   }
-  wait_for_warpgroup<0>();
+  end_warpgroup(sums);
+}
+
+// The same for 16-bit weights, which the products read from the registers that they were loaded into. A register may not be
+// written before the product that reads it is done, so two sets take turns, and a step's words of the next block come into the
+// other set when its product of the block before is known to be done.
+template <half_precision T, tile_kind Kind, int Tiles>
+__device__ __forceinline__ void multiply_loaded(tile_weight_view const& w, index_t first_strip, int first_block, int last_block,
+                                                T const* const (&rows)[fetched_tokens],
+                                                float (&sums)[Tiles][warpgroup_tokens / 8][4]) {
+  int const lane = static_cast<int>(threadIdx.x % 32);
+  index_t const last_strip = w.strips() - 1;
+  words4 const* from[Tiles];
+#pragma unroll
+  for (int r = 0; r < Tiles; ++r)
+    from[r] = w.words + w.word_index(first_strip + 4 * r < last_strip ? first_strip + 4 * r : last_strip, first_block, lane);
+  words4 even[Tiles][tile::steps], odd[Tiles][tile::steps];
+  auto const load = [&](words4 (&to)[Tiles][tile::steps], int ahead, int step) {
+#pragma unroll
+    for (int r = 0; r < Tiles; ++r)
+      to[r][step] = load_once(from[r] + static_cast<std::uint32_t>(ahead) * w.tile_words() + 32 * step);
+  };
+  if (first_block < last_block)
+#pragma unroll
+    for (int step = 0; step < tile::steps; ++step) load(even, 0, step);
+  token_stages<T> const tokens(rows, first_block, last_block);
+  auto const turn = [&](int block, words4 const (&now)[Tiles][tile::steps], words4 (&other)[Tiles][tile::steps]) {
+    std::uint32_t const stage = tokens.begin(block);
+#pragma unroll
+    for (int step = 0; step < tile::steps; ++step) {
+      wait_for_warpgroup<tile::steps - 1>();
+      if (block + 1 < last_block) load(other, block + 1 - first_block, step);
+      begin_warpgroup();
+#pragma unroll
+      for (int r = 0; r < Tiles; ++r)
+        multiply_warpgroup<T>(sums[r], now[r][step].word, swizzled_rows(stage + 32 * static_cast<std::uint32_t>(step)));
+      commit_warpgroup();
+    }
+  };
+  for (int block = first_block; block < last_block; block += 2) {
+    turn(block, even, odd);
+    if (block + 1 < last_block) turn(block + 1, odd, even);
+  }
+  end_warpgroup(sums);
 }
 
 // The same for any weight.
@@ -182,8 +255,10 @@ __device__ __forceinline__ void multiply_warpgroups(tile_weight_view const& w, i
   if constexpr (has_codes(Kind)) {
     if (scales_as_pairs<T>(w))
       return multiply_steps<T, Kind, Tiles, true>(w, first_strip, first_block, last_block, rows, sums);
+    multiply_steps<T, Kind, Tiles, false>(w, first_strip, first_block, last_block, rows, sums);
+  } else {
+    multiply_loaded<T, Kind, Tiles>(w, first_strip, first_block, last_block, rows, sums);
   }
-  multiply_steps<T, Kind, Tiles, false>(w, first_strip, first_block, last_block, rows, sums);
 }
 
 // Grid: 128 tokens, 128 * Tiles rows, part of the columns; X: [T, columns] contiguous, columns in steps' order.

@@ -60,7 +60,9 @@ cudaError_t cudaMemGetInfo(std::size_t* left, std::size_t* all);
 
 // For the program's device.
 constexpr unsigned cudaStreamNonBlocking = 1;
-struct cudaFuncAttributes {};
+struct cudaFuncAttributes {
+  int ptxVersion = 90;
+};
 struct cudaDeviceProp {
   char name[256];
   int major, minor;

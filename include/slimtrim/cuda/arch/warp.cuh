@@ -101,12 +101,55 @@ __device__ __forceinline__ void settle(float& value) { asm volatile("" : "+f"(va
   return v;
 }
 
+/// Bytes that kernels in front of this one wrote and that other blocks read too: activations, keys and values. Those kernels may
+/// still run when this one begins, so it is not the read-only load above, which may be moved across wait_for_earlier_work.
+[[nodiscard]] __device__ __forceinline__ words4 load_made_before(words4 const* from) {
+  words4 v;
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(from)
+               : "memory");
+  return v;
+}
+
+/// Weights that are asked for before wait_for_earlier_work: loads that stay where they are written, and not read-only ones,
+/// which the assembler moves behind the wait.
+[[nodiscard]] __device__ __forceinline__ words4 load_ahead(words4 const* from) {
+  words4 v;
+  asm volatile("ld.global.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(from)
+               : "memory");
+  return v;
+}
+[[nodiscard]] __device__ __forceinline__ words2 load_ahead(words2 const* from) {
+  words2 v;
+  asm volatile("ld.global.L1::no_allocate.L2::256B.v2.u32 {%0, %1}, [%2];"
+               : "=r"(v.word[0]), "=r"(v.word[1])
+               : "l"(from)
+               : "memory");
+  return v;
+}
+[[nodiscard]] __device__ __forceinline__ std::uint32_t load_ahead(std::uint32_t const* from) {
+  std::uint32_t v;
+  asm volatile("ld.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
+  return v;
+}
+[[nodiscard]] __device__ __forceinline__ std::uint16_t load_ahead(std::uint16_t const* from) {
+  std::uint16_t v;
+  asm volatile("ld.global.u16 %0, [%1];" : "=h"(v) : "l"(from) : "memory");
+  return v;
+}
+
 /// What another block wrote during this kernel, once its ticket says so: L1 is passed by.
 [[nodiscard]] __device__ __forceinline__ float load_fresh(float const* from) { return __ldcg(from); }
 [[nodiscard]] __device__ __forceinline__ std::int32_t load_fresh(std::int32_t const* from) { return __ldcg(from); }
 
 /// Raises *at to at least `value` (for error words; integers only, so the result does not depend on the order).
 __device__ __forceinline__ void raise_to(unsigned long long* at, unsigned long long value) { atomicMax(at, value); }
+
+/// Lowers *at in shared memory to at most `value`.
+__device__ __forceinline__ void lower_to(int* at, int value) { atomicMin(at, value); }
 
 /// Adds one to a counter in shared memory.
 __device__ __forceinline__ void count_up(int* at) { atomicAdd(at, 1); }

@@ -52,9 +52,15 @@ inline void settle(float&) {}
 [[nodiscard]] inline words4 load_shared_by_blocks(words4 const* from) { return *from; }
 [[nodiscard]] inline std::uint32_t load_shared_by_blocks(std::uint32_t const* from) { return *from; }
 [[nodiscard]] inline std::uint16_t load_shared_by_blocks(std::uint16_t const* from) { return *from; }
+[[nodiscard]] inline words4 load_made_before(words4 const* from) { return *from; }
+template <class Word>
+[[nodiscard]] Word load_ahead(Word const* from) {
+  return *from;
+}
 [[nodiscard]] inline float load_fresh(float const* from) { return *from; }
 [[nodiscard]] inline std::int32_t load_fresh(std::int32_t const* from) { return *from; }
 inline void raise_to(unsigned long long* at, unsigned long long value) { *at = *at < value ? value : *at; }
+inline void lower_to(int* at, int value) { *at = value < *at ? value : *at; }
 inline void count_up(int* at) { ++*at; }
 [[nodiscard]] inline unsigned int draw_ticket(unsigned int* counter) { return (*counter)++; }
 
