@@ -14,6 +14,19 @@ namespace cuda_tests {
 
 using namespace slimtrim;
 
+// A stream that can be captured; the null stream cannot.
+class own_stream {
+ public:
+  own_stream() { cuda::check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream"); }
+  own_stream(own_stream const&) = delete;
+  own_stream& operator=(own_stream const&) = delete;
+  ~own_stream() { static_cast<void>(cudaStreamDestroy(stream_)); }
+  [[nodiscard]] cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_{};
+};
+
 class device_memory {
  public:
   device_memory() = default;

@@ -14,15 +14,9 @@ namespace cuda_graph_test {
 
 using namespace slimtrim;
 using cuda_tests::code_matrix;
+using cuda_tests::own_stream;
 
 namespace {
-
-// A stream that can be captured; the null stream cannot.
-struct captured {
-  cudaStream_t stream{};
-  captured() { cuda::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream"); }
-  ~captured() { cudaStreamDestroy(stream); }
-};
 
 // run() once as it is, then from a graph three times, each time into poison: the same bits.
 void check_replays(cuda_backend const& backend, device_matrix<float> Y, std::function<void()> const& run) {
@@ -83,8 +77,8 @@ struct small_layer {
 }  // namespace
 
 TEST_CASE("graph: the layer and products replay to the same bits") {
-  captured const on;
-  cuda_tests::device_memory device(on.stream);
+  own_stream const on;
+  cuda_tests::device_memory device(on.get());
   small_layer const layer(device);
   for (index_t tokens : {1, 17, 200}) {
     cuda::moe_workspace<bfloat16> const work(device.backend().on(), tokens, 2, layer.experts, layer.width,
@@ -115,8 +109,8 @@ TEST_CASE("graph: the layer and products replay to the same bits") {
 TEST_CASE("graph: a large layer whose blocks all draw tickets, a thousand times the same") {
   // Enough blocks of one strip that the last to finish differs from call to call; the ticket must not decide the order
   // of sums.
-  captured const on;
-  cuda_tests::device_memory device(on.stream);
+  own_stream const on;
+  cuda_tests::device_memory device(on.get());
   small_layer const layer(device);
   index_t const tokens = 16;
   cuda::moe_workspace<bfloat16> const work(device.backend().on(), tokens, 2, layer.experts, layer.width, layer.hidden);

@@ -85,7 +85,8 @@ TEST_CASE("device_generation: texts of different lengths do not disturb each oth
 }
 
 TEST_CASE("device_generation: every sequence becomes one token longer, and the step is counted once") {
-  cuda_tests::device_memory device;
+  cuda_tests::own_stream const stream;
+  cuda_tests::device_memory device(stream.get());
   std::vector<std::int32_t> lengths(300), expected;
   for (std::size_t i = 0; i < lengths.size(); ++i) lengths[i] = static_cast<std::int32_t>(7 * i);
   expected = lengths;

@@ -68,7 +68,8 @@ void check(model_config const& config, random_weights::choice packed, random_wei
   random_weights const source(config, packed, novice);
   auto const tokens = some_tokens(count);
   auto const expected = host_logits(config, source, tokens);
-  device_memory device;
+  own_stream const stream;
+  device_memory device(stream.get());
   auto& on = device.backend().on();
   cuda::device_model<bfloat16> const m(on, config, source);
   {
@@ -121,7 +122,8 @@ TEST_CASE("model: DeepSeek with a dense layer and shared experts, tokens for bot
 TEST_CASE("model: what is generated is what the logits say, and the same as alone") {
   model_config const config = trimmed_mixtral(64);
   random_weights const source(config, some_packed, nullptr);
-  device_memory device;
+  own_stream const stream;
+  device_memory device(stream.get());
   auto& on = device.backend().on();
   cuda::device_model<bfloat16> const m(on, config, source);
   std::vector<std::vector<std::uint32_t>> const prompts{some_tokens(6), {3}};
@@ -155,34 +157,41 @@ TEST_CASE("model: what is generated is what the logits say, and the same as alon
   CHECK(drawn[1].size() == 5);
 }
 
-TEST_CASE("model: kernels that may begin early make the same logits, to the bit") {
+TEST_CASE("model: kernels that may begin early make the same logits, to the bit, and so does the null stream") {
   model_config const config = trimmed_mixtral(64);
   random_weights const source(config, some_packed, nullptr);
-  device_memory device;
-  auto& on = device.backend().on();
-  cuda::device_model<bfloat16> const m(on, config, source);
-  auto const logits_of = [&](bool early) {
-    cuda::device_generation<bfloat16> text(on, m, 2, 24);
+  own_stream const stream;
+  device_memory own(stream.get()), null;
+  // 20 sequences: products for many tokens, whose scratch comes and goes between the kernels.
+  auto const logits_of = [&](device_memory const& device, bool early, index_t sequences) {
+    auto& on = device.backend().on();
+    cuda::device_model<bfloat16> const m(on, config, source);
+    cuda::device_generation<bfloat16> text(on, m, sequences, 24);
     text.overlap_launches(early);
-    for (index_t s = 0; s < 2; ++s) text.prefill(s, some_tokens(5 + s));
+    for (index_t s = 0; s < sequences; ++s) text.prefill(s, some_tokens(5 + s % 7));
     std::vector<float> seen;
-    for (int step = 0; step < 12; ++step) {
+    for (int step = 0; step < (sequences < 10 ? 12 : 3); ++step) {
       text.draw();
       text.step();
       auto const logits = text.logits();
       seen.insert(seen.end(), logits.view().data, logits.view().data + logits.view().size());
     }
+    CHECK_FALSE(on.overlaps());  // and nothing else does afterwards
     return seen;
   };
-  auto const expected = logits_of(false);
-  CHECK(logits_of(true) == expected);
-  CHECK_FALSE(on.overlaps());  // and nothing else does afterwards
+  for (index_t const sequences : {index_t{2}, index_t{20}}) {
+    CAPTURE(sequences);
+    auto const expected = logits_of(own, false, sequences);
+    CHECK(logits_of(own, true, sequences) == expected);
+    CHECK(logits_of(null, false, sequences) == expected);
+  }
 }
 
 TEST_CASE("model: prompts and caches that do not fit are refused") {
   model_config const config = small_config(mixtral_family, 64, 1);
   random_weights const source(config, nothing, nullptr);
-  device_memory device;
+  own_stream const stream;
+  device_memory device(stream.get());
   auto& on = device.backend().on();
   cuda::device_model<bfloat16> const m(on, config, source);
   cuda::device_generation<bfloat16> text(on, m, 1, 3);

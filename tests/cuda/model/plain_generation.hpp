@@ -40,7 +40,8 @@ inline model_config dense_and_shared() {
 }
 
 struct model_on_device {
-  device_memory device;
+  own_stream stream;
+  device_memory device{stream.get()};
   model_config config;
   random_weights source;
   cuda::device_model<bfloat16> m;

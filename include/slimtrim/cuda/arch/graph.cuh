@@ -11,12 +11,15 @@ namespace slimtrim {
 inline namespace v0 {
 namespace cuda {
 
+/// Whether work on `stream` can be recorded: not on the null stream, which other streams wait for.
+[[nodiscard]] inline bool can_be_captured(cudaStream_t stream) { return stream != nullptr && stream != cudaStreamLegacy; }
+
 /// What one call of a function enqueues on a stream, to be enqueued again without the function. Movable only.
 class captured_work {
  public:
   captured_work() = default;
   /// Calls `enqueue` once, recording instead of running. It must enqueue on `stream` alone and wait for nothing; what
-  /// throws inside ends the recording.
+  /// throws inside ends the recording. `stream` can be captured.
   template <class F>
   captured_work(cudaStream_t stream, F&& enqueue) {
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "captured_work");

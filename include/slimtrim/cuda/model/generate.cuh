@@ -122,8 +122,9 @@ class device_generation {
     copy_to_device(on_.stream(), tokens.data(), tokens_.size(), tokens_.data());
     check(cudaStreamSynchronize(on_.stream()), "generate");
   }
-  /// Appends the tokens to their texts and makes the logits behind them. Enqueued, not waited for. Throws `error` when
-  /// a cache is full, and takes no step then.
+  /// Appends the tokens to their texts and makes the logits behind them. Enqueued, not waited for; from the second step on one
+  /// graph, but on the null stream, which cannot be captured, kernel by kernel. Throws `error` when a cache is full, and takes no
+  /// step then.
   void step() {
     for (std::size_t s = 0; s < held_.size(); ++s) {
       if (held_[s] >= cache_.capacity())
@@ -131,7 +132,7 @@ class device_generation {
       if (ended_[s] == 0) check_window(held_[s] + 1);
     }
     for (index_t& length : held_) ++length;
-    if (!once_) {  // the first time plainly: libraries make their handles, pools grow
+    if (!once_ || !can_be_captured(on_.stream())) {  // the first time plainly: libraries make their handles, pools grow
       once_ = true;
       return enqueue_step();
     }
