@@ -1,7 +1,7 @@
-// The CUDA device of the program: a module that is loaded when it is asked for. nvcc compiles it, and device_gptq.cu.
+// The CUDA device of the program: a module that is loaded when it is asked for. nvcc compiles it, and device_slim.cu.
 
 #include "device.hpp"
-#include "device_gptq.hpp"
+#include "device_slim.hpp"
 
 #include <slimtrim/cuda/bandwidth.cuh>
 #include <slimtrim/cuda/model/accelerator.cuh>
@@ -34,7 +34,7 @@ class own_stream {
 
 class cuda_device final : public device {
  public:
-  cuda_device() : free_at_start_(cuda::free_device_bytes()), backend_(stream_.get()), accelerator_(stream_.get(), gptq_of_host_matrix) {}
+  cuda_device() : free_at_start_(cuda::free_device_bytes()), backend_(stream_.get()), accelerator_(stream_.get(), slimming_on_device()) {}
 
   slimtrim::accelerator& accelerator() override { return accelerator_; }
 

@@ -5,6 +5,8 @@
 #include <slimtrim/model/generate.hpp>
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <optional>
 #include <vector>
 
 namespace model_accelerator_test {
@@ -16,7 +18,7 @@ namespace {
 // Does on another host backend what it is asked for, and counts.
 class counting_accelerator final : public accelerator {
  public:
-  int layers = 0, attentions = 0, feed_forwards = 0, heads = 0, products = 0, grams = 0, sweeps = 0, systems = 0;
+  int layers = 0, attentions = 0, feed_forwards = 0, heads = 0, products = 0, grams = 0, sweeps = 0, systems = 0, clips = 0, searches = 0;
   index_t last_window = 0;
   bool takes_products = true;
 
@@ -68,6 +70,18 @@ class counting_accelerator final : public accelerator {
     ++sweeps;
     if (!takes_products) return std::nullopt;
     return slimtrim::gptq(backend_, W, hessian, options, judge);
+  }
+  std::optional<quantized_matrix> awq(matrix_view<float const> W, matrix_view<float const> hessian, std::vector<float> const& scales,
+                                      awq_options const& options, matrix_view<float const> judge, index_t* rows_kept) override {
+    ++clips;
+    if (!takes_products) return std::nullopt;
+    return slimtrim::awq(backend_, W, hessian, scales, options, judge, rows_kept);
+  }
+  std::optional<awq_scales> search_awq_scales(std::vector<awq_member<float>> const& members, awq_options const& options,
+                                              std::vector<index_t> const& tied) override {
+    ++searches;
+    if (!takes_products) return std::nullopt;
+    return slimtrim::search_awq_scales(backend_, members, options, tied);
   }
   bool gram_update(float alpha, matrix_view<float const> X, matrix_view<float> H) override {
     if (takes_products) backend_.gram_update(alpha, X, H);
@@ -164,6 +178,15 @@ TEST_CASE("accelerator: products that it refuses, doubles, and none at all are t
     gptq_result const swept = gptq(lent, B.view(), small_gram().view());
     gptq_result const on_host = gptq(base, B.view(), small_gram().view());
     CHECK(swept.report.error == on_host.report.error);
+    std::vector<awq_member<float>> const members{{B.view(), small_gram().view()}};
+    awq_scales const scales = search_awq_scales(lent, members), wanted_scales = search_awq_scales(base, members);
+    CHECK(scales.scales == wanted_scales.scales);
+    CHECK(scales.error == wanted_scales.error);
+    index_t kept = -1, wanted_kept = -1;
+    quantized_matrix const clipped = awq(lent, B.view(), small_gram().view(), scales.scales, {}, {}, &kept);
+    quantized_matrix const on_base = awq(base, B.view(), small_gram().view(), scales.scales, {}, {}, &wanted_kept);
+    CHECK(kept == wanted_kept);
+    CHECK(std::equal(clipped.words.view().data, clipped.words.view().data + clipped.words.view().size(), on_base.words.view().data));
     for (double const sign : {1.0, -1.0}) {  // definite, and not
       tensor<float, 2> system = small_gram().clone(), other = small_gram().clone(), X = random_matrix(4, 3, 5), Y = X.clone();
       tensor<float, 2> factor(4, 4), wanted(4, 4);
@@ -179,6 +202,8 @@ TEST_CASE("accelerator: products that it refuses, doubles, and none at all are t
   }
   CHECK(device.systems == 8);
   CHECK(device.sweeps == 2);
+  CHECK(device.clips == 2);
+  CHECK(device.searches == 2);
   CHECK(device.products == 2);
   CHECK(device.grams == 2);
   found.fill(-1.0F);

@@ -161,6 +161,43 @@ TEST_CASE("joint moments are those of all features side by side") {
   CHECK(fit.held_out.energy == 0);
 }
 
+TEST_CASE("what an accelerator may sum, with and without a fit") {
+  std::vector<matrix<float>> hessians;
+  hessians.push_back(zero_moments(3));
+  hessians.push_back(zero_moments(0));  // not wanted
+  hessians.push_back(zero_moments(5));
+  hidden_observer<reference_backend> hidden;
+  hidden.first = 2;
+  hidden.hessians = &hessians;
+  hidden.weighted = false;
+  gram_sums wanted;
+  REQUIRE(hidden.sums(wanted));  // without a fit nobody says where features begin
+  REQUIRE(wanted.expert_hidden.size() == 5);
+  for (std::size_t e : {0U, 1U, 3U}) CHECK_FALSE(wanted.expert_hidden[e].wanted());
+  CHECK(wanted.expert_hidden[2].H.data == hessians[0].view().data);
+  CHECK(wanted.expert_hidden[4].H.data == hessians[2].view().data);
+  CHECK_FALSE(wanted.expert_hidden[4].weighted);
+  CHECK_FALSE(wanted.every_token_hidden.wanted());
+
+  hidden_observer<reference_backend> shared;
+  matrix<float> of_all = zero_moments(4);
+  shared.shared_hessian = &of_all;
+  gram_sums of_shared;
+  REQUIRE(shared.sums(of_shared));
+  CHECK(of_shared.expert_hidden.empty());
+  CHECK(of_shared.every_token_hidden.H.data == of_all.view().data);
+
+  split_moments fit(5, 2);
+  hidden.fit = &fit;
+  CHECK_FALSE(hidden.sums(wanted));
+  context_observer<reference_backend> context;
+  gram_sums of_context;
+  REQUIRE(context.sums(of_context));
+  CHECK_FALSE(of_context.attention_context.wanted());
+  context.fit = &fit;
+  CHECK_FALSE(context.sums(of_context));
+}
+
 TEST_CASE("moments of attention's output") {
   reference_backend const backend;
   tensor<float, 2> const Z = noise(6, 3, 4), X = noise(6, 2, 5), original = noise(6, 2, 6);

@@ -23,6 +23,7 @@ template <class T>
 struct awq_member {
   device_matrix<T const> weight{};
   device_matrix<float const> hessian{};
+  quantize_options const* rounding = nullptr;  ///< of this member, where it is not that of the search
 };
 
 namespace detail {
@@ -127,83 +128,134 @@ double scaled_rtn_error(context& on, awq_member<T> const& member, device_vector<
 
 }  // namespace detail
 
-/// slimtrim::search_awq_scales for members in device memory, with the options' grid and groups for all of them. The
-/// candidates are those of the host; their errors are float products, on tensor cores where `precision` says so, which
-/// only matters between candidates that are nearly as good. One scale a matrix is an `error`. Cost (ratios + 1) out in²
-/// multiply-adds a member; scratch 4096 rows.
+/// slimtrim::search_awq_scales in two passes over the members, of which one at a time need be in device memory: look_at each,
+/// then measure each, in the same order. The candidates are those of the host; their errors are float products, on tensor
+/// cores where `precision` says so, which only matters between candidates that are nearly as good. One scale a matrix is an
+/// `error`. Cost (ratios + 1) out in² multiply-adds a member; scratch 4096 rows.
+template <class T>
+class awq_scale_search {
+ public:
+  awq_scale_search(context& on, index_t columns, awq_options const& options, std::vector<index_t> const& tied,
+                   float_precision precision)
+      : on_(on),
+        columns_(columns),
+        options_(options),
+        tied_(tied),
+        precision_(precision),
+        activity_(static_cast<std::size_t>(columns), 0.0),
+        magnitude_(activity_) {
+    if (!tied.empty())
+      expects_equal(static_cast<long long>(tied.size()), columns, "cuda::search_awq_scales", "ties of channels");
+  }
+
+  void look_at(awq_member<T> const& member) {
+    index_t const n = member.weight.extent(0), c = columns_, group = fit_of(member).group;
+    expects_equal(member.weight.extent(1), c, "cuda::search_awq_scales", "inputs of a member");
+    expects_equal(member.hessian.extent(0), c, "cuda::search_awq_scales", "rows of a Hessian");
+    expects_equal(member.hessian.extent(1), c, "cuda::search_awq_scales", "columns of a Hessian");
+    detail::expect_finite<T>(on_, member.weight, "cuda::search_awq_scales");
+    used_.push_back(first_not_finite<float>(on_, member.hessian) < 0);
+    if (!used_.back() || n == 0) return;
+    auto const diagonal_values = download_diagonal(on_, member.hessian);
+    for (std::size_t j = 0; j < activity_.size(); ++j)
+      activity_[j] += std::max(0.0, static_cast<double>(diagonal_values[j]));
+    index_t const groups = ceil_div(c, group), panels = ceil_div(n, detail::rows_a_column_panel);
+    expects(panels <= 65535, "cuda::search_awq_scales", "rows: expected at most 512 * 65535");
+    auto const largest = on_.scratch_for<float>(n * groups);
+    auto const partial = on_.scratch_for<double>((panels + 1) * c);
+    device_matrix<float> const by_group(largest.data(), n, groups);
+    launch(on_.stream(), {dim3(blocks_for(ceil_div(n * groups, 256 / detail::fit_lanes))), 256, 0},
+           detail::largest_of_groups<T>, member.weight, group, by_group);
+    unsigned const across = blocks_for(ceil_div(c, 256));
+    launch(on_.stream(), {dim3(across, static_cast<unsigned>(panels)), 256, 0}, detail::magnitude_panels<T>,
+           member.weight, group, as_const(by_group), partial.data());
+    device_vector<double> const total(partial.data() + panels * c, c);
+    launch(on_.stream(), {dim3(across), 256, 0}, detail::add_column_panels<double>, partial.data(), panels, total);
+    auto const sums = values_on_host(on_.stream(), total.data, c);
+    for (std::size_t j = 0; j < magnitude_.size(); ++j) magnitude_[j] += sums[j];
+    rows_seen_ += static_cast<double>(n);
+  }
+
+  void measure(awq_member<T> const& member) {
+    if (candidates_.empty()) make_candidates();
+    if (!used_.at(measured_++) || !(rows_seen_ > 0)) return;
+    auto const s = on_.scratch_for<float>(columns_);
+    for (std::size_t k = 0; k < candidates_.size(); ++k) {
+      copy_to_device(on_.stream(), candidates_[k].data(), columns_, s.data());
+      errors_[k] += detail::scaled_rtn_error<T>(on_, member, device_vector<float const>(s.data(), columns_),
+                                                fit_of(member), precision_);
+    }
+  }
+
+  /// Once every member was measured.
+  [[nodiscard]] awq_scales best() const {
+    awq_scales found;
+    found.scales.assign(activity_.size(), 1.0F);
+    if (candidates_.empty()) return found;
+    found.error_plain = found.error = errors_.front();
+    for (std::size_t k = 1; k < candidates_.size(); ++k) {
+      if (!(errors_[k] < found.error)) continue;
+      found.error = errors_[k];
+      found.ratio = ratio_of(k);
+      found.scales = candidates_[k];
+    }
+    return found;
+  }
+
+ private:
+  [[nodiscard]] scale_fit fit_of(awq_member<T> const& member) const {
+    uniform_grid const grid = member.rounding != nullptr ? member.rounding->grid : options_.grid;
+    grouping const groups = member.rounding != nullptr ? member.rounding->groups : options_.groups;
+    expects(groups.kind != group_kind::tensor, "cuda::search_awq_scales",
+            "one scale for a whole matrix is not supported on the device");
+    return {grid, groups.block_columns(columns_), scale_rule::absmax,
+            member.rounding != nullptr ? member.rounding->scales_stored_as : options_.scales_stored_as, {}};
+  }
+  [[nodiscard]] double ratio_of(std::size_t candidate) const {
+    return static_cast<double>(candidate - 1) / options_.ratios;
+  }
+  // All ones, then one for each exponent where any channel is active.
+  void make_candidates() {
+    candidates_.assign(1, std::vector<float>(activity_.size(), 1.0F));
+    errors_.assign(1, 0.0);
+    if (!(rows_seen_ > 0)) return;
+    slimtrim::detail::average_tied(tied_, activity_);
+    slimtrim::detail::average_tied(tied_, magnitude_);
+    double mean = 0;
+    for (double const a : activity_) mean += a / static_cast<double>(activity_.size());
+    for (std::size_t j = 0; j < activity_.size(); ++j) {
+      activity_[j] = mean > 0 ? std::sqrt(activity_[j] / mean) : 0.0;
+      magnitude_[j] /= rows_seen_;
+    }
+    if (!(mean > 0)) return;
+    for (int i = 0; i < options_.ratios; ++i)
+      candidates_.push_back(slimtrim::detail::awq_candidate(activity_, magnitude_, ratio_of(candidates_.size()), options_.power_of_two));
+    errors_.assign(candidates_.size(), 0.0);
+  }
+
+  context& on_;
+  index_t columns_;
+  awq_options options_;
+  std::vector<index_t> tied_;
+  float_precision precision_;
+  std::vector<double> activity_, magnitude_;
+  double rows_seen_ = 0;
+  std::vector<bool> used_{};
+  std::size_t measured_ = 0;
+  std::vector<std::vector<float>> candidates_{};
+  std::vector<double> errors_{};
+};
+
+/// slimtrim::search_awq_scales for members that are all in device memory; see awq_scale_search.
 template <class T>
 [[nodiscard]] awq_scales search_awq_scales(context& on, std::vector<awq_member<T>> const& members,
                                            awq_options const& options = {}, std::vector<index_t> const& tied = {},
                                            float_precision precision = float_precision::single) {
-  awq_scales best;
-  if (members.empty()) return best;
-  expects(options.groups.kind != group_kind::tensor, "cuda::search_awq_scales",
-          "one scale for a whole matrix is not supported on the device");
-  index_t const c = members.front().weight.extent(1), group = options.groups.block_columns(c);
-  auto const width = static_cast<std::size_t>(c);
-  if (!tied.empty())
-    expects_equal(static_cast<long long>(tied.size()), c, "cuda::search_awq_scales", "ties of channels");
-  scale_fit const fit{options.grid, group, scale_rule::absmax, options.scales_stored_as, {}};
-  std::vector<double> activity(width, 0.0), magnitude(width, 0.0), sums(width);
-  std::vector<awq_member<T>> used;
-  double rows_seen = 0;
-  for (auto const& member : members) {
-    index_t const n = member.weight.extent(0);
-    expects_equal(member.weight.extent(1), c, "cuda::search_awq_scales", "inputs of a member");
-    expects_equal(member.hessian.extent(0), c, "cuda::search_awq_scales", "rows of a Hessian");
-    expects_equal(member.hessian.extent(1), c, "cuda::search_awq_scales", "columns of a Hessian");
-    detail::expect_finite<T>(on, member.weight, "cuda::search_awq_scales");
-    if (first_not_finite<float>(on, member.hessian) >= 0) continue;
-    used.push_back(member);
-    if (n == 0) continue;
-    auto const diagonal_values = download_diagonal(on, member.hessian);
-    for (std::size_t j = 0; j < width; ++j) activity[j] += std::max(0.0, static_cast<double>(diagonal_values[j]));
-    index_t const groups = ceil_div(c, group), panels = ceil_div(n, detail::rows_a_column_panel);
-    expects(panels <= 65535, "cuda::search_awq_scales", "rows: expected at most 512 * 65535");
-    auto const largest = on.scratch_for<float>(n * groups);
-    auto const partial = on.scratch_for<double>((panels + 1) * c);
-    device_matrix<float> const by_group(largest.data(), n, groups);
-    launch(on.stream(), {dim3(blocks_for(ceil_div(n * groups, 256 / detail::fit_lanes))), 256, 0},
-           detail::largest_of_groups<T>, member.weight, group, by_group);
-    unsigned const across = blocks_for(ceil_div(c, 256));
-    launch(on.stream(), {dim3(across, static_cast<unsigned>(panels)), 256, 0}, detail::magnitude_panels<T>,
-           member.weight, group, as_const(by_group), partial.data());
-    device_vector<double> const total(partial.data() + panels * c, c);
-    launch(on.stream(), {dim3(across), 256, 0}, detail::add_column_panels<double>, partial.data(), panels, total);
-    copy_to_host(on.stream(), total.data, c, sums.data());
-    for (std::size_t j = 0; j < width; ++j) magnitude[j] += sums[j];
-    rows_seen += static_cast<double>(n);
-  }
-  best.scales.assign(width, 1.0F);
-  if (used.empty() || !(rows_seen > 0)) return best;
-  slimtrim::detail::average_tied(tied, activity);
-  slimtrim::detail::average_tied(tied, magnitude);
-  double mean = 0;
-  for (double const a : activity) mean += a / static_cast<double>(width);
-  for (std::size_t j = 0; j < width; ++j) {
-    activity[j] = mean > 0 ? std::sqrt(activity[j] / mean) : 0.0;
-    magnitude[j] /= rows_seen;
-  }
-  auto const s = on.scratch_for<float>(c);
-  auto const error_of = [&](std::vector<float> const& scales) {
-    copy_to_device(on.stream(), scales.data(), c, s.data());
-    double sum = 0;
-    for (auto const& member : used)
-      sum += detail::scaled_rtn_error<T>(on, member, device_vector<float const>(s.data(), c), fit, precision);
-    return sum;
-  };
-  best.error_plain = best.error = error_of(best.scales);
-  if (!(mean > 0)) return best;
-  for (int i = 0; i < options.ratios; ++i) {
-    double const ratio = static_cast<double>(i) / options.ratios;
-    auto candidate = slimtrim::detail::awq_candidate(activity, magnitude, ratio, options.power_of_two);
-    double const error = error_of(candidate);
-    if (!(error < best.error)) continue;
-    best.error = error;
-    best.ratio = ratio;
-    best.scales = std::move(candidate);
-  }
-  return best;
+  if (members.empty()) return {};
+  awq_scale_search<T> search(on, members.front().weight.extent(1), options, tied, precision);
+  for (auto const& member : members) search.look_at(member);
+  for (auto const& member : members) search.measure(member);
+  return search.best();
 }
 
 }  // namespace cuda

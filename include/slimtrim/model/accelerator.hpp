@@ -9,6 +9,7 @@
 #include <slimtrim/model/layer_hooks.hpp>
 #include <slimtrim/model/model_config.hpp>
 #include <slimtrim/recovery/expert_fit.hpp>
+#include <slimtrim/slim/quantize/awq.hpp>
 #include <slimtrim/slim/quantize/gptq.hpp>
 #include <slimtrim/statistics/layer_statistics.hpp>
 #include <slimtrim/tensor/tensor_view.hpp>
@@ -115,6 +116,20 @@ class accelerator {
     static_cast<void>(W), static_cast<void>(hessian), static_cast<void>(options), static_cast<void>(judge);
     return std::nullopt;
   }
+  /// The same for slimtrim::awq and slimtrim::search_awq_scales.
+  [[nodiscard]] virtual std::optional<quantized_matrix> awq(matrix_view<float const> W, matrix_view<float const> hessian,
+                                                            std::vector<float> const& scales, awq_options const& options,
+                                                            matrix_view<float const> judge, index_t* rows_kept) {
+    static_cast<void>(W), static_cast<void>(hessian), static_cast<void>(scales), static_cast<void>(options);
+    static_cast<void>(judge), static_cast<void>(rows_kept);
+    return std::nullopt;
+  }
+  [[nodiscard]] virtual std::optional<awq_scales> search_awq_scales(std::vector<awq_member<float>> const& members,
+                                                                    awq_options const& options,
+                                                                    std::vector<index_t> const& tied) {
+    static_cast<void>(members), static_cast<void>(options), static_cast<void>(tied);
+    return std::nullopt;
+  }
 };
 
 /// A backend that may have an accelerator at hand.
@@ -184,6 +199,23 @@ class accelerated : public Base {
       if (device_ != nullptr)
         if (auto done = device_->gptq(W, hessian, options, judge)) return std::move(*done);
     return slimtrim::gptq(static_cast<Base const&>(*this), W, hessian, options, judge);
+  }
+  /// The same for slimtrim::awq and slimtrim::search_awq_scales.
+  template <class T>
+  [[nodiscard]] quantized_matrix awq(matrix_view<T const> W, matrix_view<float const> hessian, std::vector<float> const& scales,
+                                     awq_options const& options, matrix_view<float const> judge, index_t* rows_kept) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (device_ != nullptr)
+        if (auto done = device_->awq(W, hessian, scales, options, judge, rows_kept)) return std::move(*done);
+    return slimtrim::awq(static_cast<Base const&>(*this), W, hessian, scales, options, judge, rows_kept);
+  }
+  template <class T>
+  [[nodiscard]] awq_scales search_awq_scales(std::vector<awq_member<T>> const& members, awq_options const& options,
+                                             std::vector<index_t> const& tied) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (device_ != nullptr)
+        if (auto done = device_->search_awq_scales(members, options, tied)) return std::move(*done);
+    return slimtrim::search_awq_scales(static_cast<Base const&>(*this), members, options, tied);
   }
 
  private:

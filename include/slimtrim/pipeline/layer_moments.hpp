@@ -161,7 +161,7 @@ struct hidden_observer {
   [[nodiscard]] bool sums(gram_sums& wanted) {
     if (fit != nullptr) return false;
     if (hessians != nullptr && !hessians->empty()) {
-      wanted.expert_hidden.resize(offsets->size() - 1);
+      wanted.expert_hidden.resize(static_cast<std::size_t>(first) + hessians->size());
       for (std::size_t e = 0; e < hessians->size(); ++e)
         if ((*hessians)[e].extent(0) > 0)
           wanted.expert_hidden[static_cast<std::size_t>(first) + e] = {(*hessians)[e].view(), weighted};

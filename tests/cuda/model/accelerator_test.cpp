@@ -128,7 +128,7 @@ TEST_CASE("accelerator: layers and hooks, DeepSeek, few and many tokens an exper
 TEST_CASE("accelerator: a changed layer is not mistaken for the one that was there") {
   model_config const config = small_config(mixtral_family, 64, 1);
   random_weights const source(config, nothing, nullptr);
-  cuda::device_accelerator<bfloat16> device(nullptr, nullptr, 2);
+  cuda::device_accelerator<bfloat16> device(nullptr, {}, 2);
   accelerated<reference_backend> const lent(reference_backend{}, &device);
   forward_workspace work;
   auto const run = [&](decoder_layer const& layer) {

@@ -10,6 +10,7 @@
 #include <slimtrim/cuda/model/model.cuh>
 #include <slimtrim/cuda/model/observed_layer.cuh>
 #include <slimtrim/cuda/model/same_layer.hpp>
+#include <slimtrim/cuda/model/slimming_functions.cuh>
 #include <slimtrim/model/accelerator.hpp>
 
 #include <algorithm>
@@ -26,11 +27,6 @@ namespace slimtrim {
 inline namespace v0 {
 namespace cuda {
 
-/// How a device takes GPTQ of host matrices, e.g. gptq_of_host_matrix.
-using gptq_on_device = std::optional<gptq_result> (*)(context&, matrix_view<float const> W,
-                                                      matrix_view<float const> hessian, gptq_options const&,
-                                                      matrix_view<float const> judge);
-
 /// Activations are T on the device, the stream float. Up to `held_halves` halves of layers stay there. `stream`
 /// outlives this.
 template <half_precision T>
@@ -38,8 +34,8 @@ class device_accelerator final : public accelerator {
   [[nodiscard]] context& on() const { return backend_.on(); }
 
  public:
-  explicit device_accelerator(cudaStream_t stream, gptq_on_device sweep = nullptr, std::size_t held_halves = 4)
-      : backend_(stream), gptq_(sweep), held_halves_(std::max<std::size_t>(held_halves, 2)) {}
+  explicit device_accelerator(cudaStream_t stream, slimming_functions const& slimming = {}, std::size_t held_halves = 4)
+      : backend_(stream), slimming_(slimming), held_halves_(std::max<std::size_t>(held_halves, 2)) {}
 
   void layer(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
              layer_hooks const& hooks) override {
@@ -199,9 +195,23 @@ class device_accelerator final : public accelerator {
 
   [[nodiscard]] std::optional<gptq_result> gptq(matrix_view<float const> W, matrix_view<float const> hessian,
                                                 gptq_options const& options, matrix_view<float const> judge) override {
-    if (gptq_ == nullptr) return std::nullopt;
+    if (slimming_.gptq == nullptr) return std::nullopt;
     std::lock_guard const lock(mutex_);
-    return gptq_(on(), W, hessian, options, judge);
+    return slimming_.gptq(on(), W, hessian, options, judge);
+  }
+  [[nodiscard]] std::optional<quantized_matrix> awq(matrix_view<float const> W, matrix_view<float const> hessian,
+                                                    std::vector<float> const& scales, awq_options const& options,
+                                                    matrix_view<float const> judge, index_t* rows_kept) override {
+    if (slimming_.awq == nullptr) return std::nullopt;
+    std::lock_guard const lock(mutex_);
+    return slimming_.awq(on(), W, hessian, scales, options, judge, rows_kept);
+  }
+  [[nodiscard]] std::optional<awq_scales> search_awq_scales(std::vector<slimtrim::awq_member<float>> const& members,
+                                                            awq_options const& options,
+                                                            std::vector<index_t> const& tied) override {
+    if (slimming_.search_awq_scales == nullptr) return std::nullopt;
+    std::lock_guard const lock(mutex_);
+    return slimming_.search_awq_scales(on(), members, options, tied);
   }
 
  private:
@@ -445,7 +455,7 @@ class device_accelerator final : public accelerator {
 
   std::mutex mutex_;
   cuda_backend backend_;
-  gptq_on_device gptq_;
+  slimming_functions slimming_;
   std::size_t held_halves_;
   std::list<known_shape> shapes_{};
   std::list<held_layer> layers_{};

@@ -157,64 +157,68 @@ inline void average_tied(std::vector<index_t> const& tied, std::vector<double>& 
 template <host_backend B, class T>
 [[nodiscard]] awq_scales search_awq_scales(B const& backend, std::vector<awq_member<T>> const& members,
                                            awq_options const& options = {}, std::vector<index_t> const& tied = {}) {
-  awq_scales best;
-  if (members.empty()) return best;
-  index_t const c = members.front().weight.extent(1);
-  std::size_t const width = static_cast<std::size_t>(c);
-  if (!tied.empty()) expects_equal(static_cast<long long>(tied.size()), c, "search_awq_scales", "ties of channels");
-  quantize_options const plain{options.grid, options.groups, scale_rule::absmax, options.scales_stored_as, {}};
-  std::vector<double> activity(width, 0.0), magnitude(width, 0.0);
-  std::vector<awq_member<T>> used;
-  double rows_seen = 0;
-  for (auto const& member : members) {
-    index_t const group = (member.rounding != nullptr ? member.rounding->groups : options.groups).block_columns(c);
-    expects_equal(member.weight.extent(1), c, "search_awq_scales", "inputs of a member");
-    expects_equal(member.hessian.extent(0), c, "search_awq_scales", "rows of a Hessian");
-    expects_equal(member.hessian.extent(1), c, "search_awq_scales", "columns of a Hessian");
-    detail::name_non_finite<T>(member.weight, "search_awq_scales");
-    if (!detail::all_finite(member.hessian)) continue;
-    used.push_back(member);
-    for (index_t j = 0; j < c; ++j)
-      activity[static_cast<std::size_t>(j)] += std::max(0.0, static_cast<double>(member.hessian(j, j)));
-    for (index_t i = 0; i < member.weight.extent(0); ++i)
-      for (index_t first = 0; first < c; first += group) {
-        index_t const last = std::min(c, first + group);
-        double largest = 0;
-        for (index_t j = first; j < last; ++j) largest = std::max(largest, std::fabs(static_cast<double>(static_cast<float>(member.weight(i, j)))));
-        if (!(largest > 0)) continue;
-        for (index_t j = first; j < last; ++j)
-          magnitude[static_cast<std::size_t>(j)] += std::fabs(static_cast<double>(static_cast<float>(member.weight(i, j)))) / largest;
-      }
-    rows_seen += static_cast<double>(member.weight.extent(0));
+  if constexpr (requires { backend.search_awq_scales(members, options, tied); }) {
+    return backend.search_awq_scales(members, options, tied);
+  } else {
+    awq_scales best;
+    if (members.empty()) return best;
+    index_t const c = members.front().weight.extent(1);
+    std::size_t const width = static_cast<std::size_t>(c);
+    if (!tied.empty()) expects_equal(static_cast<long long>(tied.size()), c, "search_awq_scales", "ties of channels");
+    quantize_options const plain{options.grid, options.groups, scale_rule::absmax, options.scales_stored_as, {}};
+    std::vector<double> activity(width, 0.0), magnitude(width, 0.0);
+    std::vector<awq_member<T>> used;
+    double rows_seen = 0;
+    for (auto const& member : members) {
+      index_t const group = (member.rounding != nullptr ? member.rounding->groups : options.groups).block_columns(c);
+      expects_equal(member.weight.extent(1), c, "search_awq_scales", "inputs of a member");
+      expects_equal(member.hessian.extent(0), c, "search_awq_scales", "rows of a Hessian");
+      expects_equal(member.hessian.extent(1), c, "search_awq_scales", "columns of a Hessian");
+      detail::name_non_finite<T>(member.weight, "search_awq_scales");
+      if (!detail::all_finite(member.hessian)) continue;
+      used.push_back(member);
+      for (index_t j = 0; j < c; ++j)
+        activity[static_cast<std::size_t>(j)] += std::max(0.0, static_cast<double>(member.hessian(j, j)));
+      for (index_t i = 0; i < member.weight.extent(0); ++i)
+        for (index_t first = 0; first < c; first += group) {
+          index_t const last = std::min(c, first + group);
+          double largest = 0;
+          for (index_t j = first; j < last; ++j) largest = std::max(largest, std::fabs(static_cast<double>(static_cast<float>(member.weight(i, j)))));
+          if (!(largest > 0)) continue;
+          for (index_t j = first; j < last; ++j)
+            magnitude[static_cast<std::size_t>(j)] += std::fabs(static_cast<double>(static_cast<float>(member.weight(i, j)))) / largest;
+        }
+      rows_seen += static_cast<double>(member.weight.extent(0));
+    }
+    best.scales.assign(width, 1.0F);
+    if (used.empty() || !(rows_seen > 0)) return best;
+    detail::average_tied(tied, activity);
+    detail::average_tied(tied, magnitude);
+    double mean = 0;
+    for (double const a : activity) mean += a / static_cast<double>(width);
+    for (std::size_t j = 0; j < width; ++j) {
+      activity[j] = mean > 0 ? std::sqrt(activity[j] / mean) : 0.0;
+      magnitude[j] /= rows_seen;
+    }
+    auto const error_of = [&](std::vector<float> const& scales) {
+      double sum = 0;
+      for (auto const& member : used)
+        sum += detail::scaled_rtn_error(backend, member, scales, member.rounding != nullptr ? *member.rounding : plain);
+      return sum;
+    };
+    best.error_plain = best.error = error_of(best.scales);
+    if (!(mean > 0)) return best;
+    for (int i = 0; i < options.ratios; ++i) {
+      double const ratio = static_cast<double>(i) / options.ratios;
+      auto candidate = detail::awq_candidate(activity, magnitude, ratio, options.power_of_two);
+      double const error = error_of(candidate);
+      if (!(error < best.error)) continue;
+      best.error = error;
+      best.ratio = ratio;
+      best.scales = std::move(candidate);
+    }
+    return best;
   }
-  best.scales.assign(width, 1.0F);
-  if (used.empty() || !(rows_seen > 0)) return best;
-  detail::average_tied(tied, activity);
-  detail::average_tied(tied, magnitude);
-  double mean = 0;
-  for (double const a : activity) mean += a / static_cast<double>(width);
-  for (std::size_t j = 0; j < width; ++j) {
-    activity[j] = mean > 0 ? std::sqrt(activity[j] / mean) : 0.0;
-    magnitude[j] /= rows_seen;
-  }
-  auto const error_of = [&](std::vector<float> const& scales) {
-    double sum = 0;
-    for (auto const& member : used)
-      sum += detail::scaled_rtn_error(backend, member, scales, member.rounding != nullptr ? *member.rounding : plain);
-    return sum;
-  };
-  best.error_plain = best.error = error_of(best.scales);
-  if (!(mean > 0)) return best;
-  for (int i = 0; i < options.ratios; ++i) {
-    double const ratio = static_cast<double>(i) / options.ratios;
-    auto candidate = detail::awq_candidate(activity, magnitude, ratio, options.power_of_two);
-    double const error = error_of(candidate);
-    if (!(error < best.error)) continue;
-    best.error = error;
-    best.ratio = ratio;
-    best.scales = std::move(candidate);
-  }
-  return best;
 }
 
 /// Rounds W diag(scales), clipping each group's range so that its output error is least.
@@ -233,67 +237,71 @@ template <host_backend B, matrix_like M>
                                    matrix_view<float const> judge = {}, index_t* rows_kept = nullptr) {
   auto const W = as_const_matrix(weight);
   using T = typename std::remove_cvref_t<decltype(W)>::value_type;
-  index_t const n = W.extent(0), c = W.extent(1), width = options.groups.block_columns(c);
-  expects_equal(hessian.extent(0), c, "awq", "rows of the Hessian");
-  expects_equal(hessian.extent(1), c, "awq", "columns of the Hessian");
-  if (!scales.empty()) expects_equal(static_cast<long long>(scales.size()), c, "awq", "channel scales");
-  for (float const s : scales) expects(s > 0 && std::isfinite(s), "awq", "channel scales must be positive and finite");
-  auto const scale_of = [&](index_t j) { return scales.empty() ? 1.0F : scales[static_cast<std::size_t>(j)]; };
-  detail::name_non_finite<T>(W, "awq");
-  matrix<float> scaled(n, c);
-  detail::for_rows(backend.run_on(), n, [&](index_t i) {
-    for (index_t j = 0; j < c; ++j) scaled(i, j) = static_cast<float>(W(i, j)) * scale_of(j);
-  });
-  quantized_matrix out =
-      rtn(backend, scaled, {options.grid, options.groups, scale_rule::absmax, options.scales_stored_as, {}});
-  if (rows_kept != nullptr) *rows_kept = n;
-  if (!options.clip || options.groups.kind == group_kind::tensor || !detail::all_finite(hessian)) return out;
-  quantized_matrix const plain = rtn(backend, scaled, {options.grid, options.groups, scale_rule::absmax, options.scales_stored_as, {}});
+  if constexpr (requires { backend.awq(W, hessian, scales, options, judge, rows_kept); }) {
+    return backend.awq(W, hessian, scales, options, judge, rows_kept);
+  } else {
+    index_t const n = W.extent(0), c = W.extent(1), width = options.groups.block_columns(c);
+    expects_equal(hessian.extent(0), c, "awq", "rows of the Hessian");
+    expects_equal(hessian.extent(1), c, "awq", "columns of the Hessian");
+    if (!scales.empty()) expects_equal(static_cast<long long>(scales.size()), c, "awq", "channel scales");
+    for (float const s : scales) expects(s > 0 && std::isfinite(s), "awq", "channel scales must be positive and finite");
+    auto const scale_of = [&](index_t j) { return scales.empty() ? 1.0F : scales[static_cast<std::size_t>(j)]; };
+    detail::name_non_finite<T>(W, "awq");
+    matrix<float> scaled(n, c);
+    detail::for_rows(backend.run_on(), n, [&](index_t i) {
+      for (index_t j = 0; j < c; ++j) scaled(i, j) = static_cast<float>(W(i, j)) * scale_of(j);
+    });
+    quantized_matrix out =
+        rtn(backend, scaled, {options.grid, options.groups, scale_rule::absmax, options.scales_stored_as, {}});
+    if (rows_kept != nullptr) *rows_kept = n;
+    if (!options.clip || options.groups.kind == group_kind::tensor || !detail::all_finite(hessian)) return out;
+    quantized_matrix const plain = rtn(backend, scaled, {options.grid, options.groups, scale_rule::absmax, options.scales_stored_as, {}});
 
-  constexpr index_t strip = 64;
-  parallel_for(backend.run_on(), ceil_div(n, strip), [&](index_t piece) {
-    index_t const first = piece * strip, height = std::min(strip, n - first);
-    index_t const widest = std::min(width, c);
-    matrix<float> H(widest, widest), difference(height, widest), moved(height, widest);
-    buffer<float> loss(height), least(height);
-    buffer<std::uint8_t> codes(c);
-    for (index_t g = 0, start = 0; start < c; ++g, start += width) {
-      index_t const m = std::min(width, c - start);
-      auto const Hg = columns(rows(H.view(), 0, m), 0, m);
-      for (index_t a = 0; a < m; ++a)
-        for (index_t b = 0; b < m; ++b) Hg(a, b) = hessian(start + a, start + b) / (scale_of(start + a) * scale_of(start + b));
-      auto const D = columns(difference.view(), 0, m), P = columns(moved.view(), 0, m);
-      std::vector<scale_and_zero> best(static_cast<std::size_t>(height));
-      for (int k = 0; k <= options.clip_candidates; ++k) {
-        float const factor = static_cast<float>(1.0 - (1.0 - options.clip_lowest) * k / std::max(1, options.clip_candidates));
-        std::vector<scale_and_zero> at(static_cast<std::size_t>(height));
-        for (index_t i = 0; i < height; ++i) {
-          float const* const w = &scaled(first + i, start);
-          detail::value_range const range = detail::range_of(w, m);
-          scale_and_zero const s = options.grid.from_range(range.lowest * factor, range.highest * factor, options.scales_stored_as);
-          at[static_cast<std::size_t>(i)] = s;
-          detail::encode_run(options.grid, w, m, s, codes.data());
-          for (index_t j = 0; j < m; ++j) D(i, j) = w[j] - static_cast<float>(static_cast<int>(codes[j]) - s.zero) * s.scale;
-        }
-        backend.gemm(1.0F, as_const(D), as_const(Hg), 0.0F, P);
-        backend.row_dots(as_const(D), as_const(P), vector_view<float>(loss.data(), height));
-        for (index_t i = 0; i < height; ++i)
-          if (k == 0 || loss[i] < least[i]) {
-            least[i] = loss[i];
-            best[static_cast<std::size_t>(i)] = at[static_cast<std::size_t>(i)];
+    constexpr index_t strip = 64;
+    parallel_for(backend.run_on(), ceil_div(n, strip), [&](index_t piece) {
+      index_t const first = piece * strip, height = std::min(strip, n - first);
+      index_t const widest = std::min(width, c);
+      matrix<float> H(widest, widest), difference(height, widest), moved(height, widest);
+      buffer<float> loss(height), least(height);
+      buffer<std::uint8_t> codes(c);
+      for (index_t g = 0, start = 0; start < c; ++g, start += width) {
+        index_t const m = std::min(width, c - start);
+        auto const Hg = columns(rows(H.view(), 0, m), 0, m);
+        for (index_t a = 0; a < m; ++a)
+          for (index_t b = 0; b < m; ++b) Hg(a, b) = hessian(start + a, start + b) / (scale_of(start + a) * scale_of(start + b));
+        auto const D = columns(difference.view(), 0, m), P = columns(moved.view(), 0, m);
+        std::vector<scale_and_zero> best(static_cast<std::size_t>(height));
+        for (int k = 0; k <= options.clip_candidates; ++k) {
+          float const factor = static_cast<float>(1.0 - (1.0 - options.clip_lowest) * k / std::max(1, options.clip_candidates));
+          std::vector<scale_and_zero> at(static_cast<std::size_t>(height));
+          for (index_t i = 0; i < height; ++i) {
+            float const* const w = &scaled(first + i, start);
+            detail::value_range const range = detail::range_of(w, m);
+            scale_and_zero const s = options.grid.from_range(range.lowest * factor, range.highest * factor, options.scales_stored_as);
+            at[static_cast<std::size_t>(i)] = s;
+            detail::encode_run(options.grid, w, m, s, codes.data());
+            for (index_t j = 0; j < m; ++j) D(i, j) = w[j] - static_cast<float>(static_cast<int>(codes[j]) - s.zero) * s.scale;
           }
+          backend.gemm(1.0F, as_const(D), as_const(Hg), 0.0F, P);
+          backend.row_dots(as_const(D), as_const(P), vector_view<float>(loss.data(), height));
+          for (index_t i = 0; i < height; ++i)
+            if (k == 0 || loss[i] < least[i]) {
+              least[i] = loss[i];
+              best[static_cast<std::size_t>(i)] = at[static_cast<std::size_t>(i)];
+            }
+        }
+        for (index_t i = 0; i < height; ++i) out.set(first + i, g, best[static_cast<std::size_t>(i)]);
       }
-      for (index_t i = 0; i < height; ++i) out.set(first + i, g, best[static_cast<std::size_t>(i)]);
-    }
-    for (index_t i = first; i < first + height; ++i) {
-      for (index_t g = 0, start = 0; start < c; ++g, start += width)
-        detail::encode_run(options.grid, &scaled(i, start), std::min(width, c - start), out.at(i, g), codes.data() + start);
-      out.set_row(i, codes.data());
-    }
-  });
-  index_t const kept = detail::keep_better_rows(backend, as_const(scaled.view()), judge.data != nullptr ? judge : hessian, scales, plain, out);
-  if (rows_kept != nullptr) *rows_kept = kept;
-  return out;
+      for (index_t i = first; i < first + height; ++i) {
+        for (index_t g = 0, start = 0; start < c; ++g, start += width)
+          detail::encode_run(options.grid, &scaled(i, start), std::min(width, c - start), out.at(i, g), codes.data() + start);
+        out.set_row(i, codes.data());
+      }
+    });
+    index_t const kept = detail::keep_better_rows(backend, as_const(scaled.view()), judge.data != nullptr ? judge : hessian, scales, plain, out);
+    if (rows_kept != nullptr) *rows_kept = kept;
+    return out;
+  }
 }
 
 }  // namespace v0
