@@ -132,7 +132,13 @@ TEST_CASE("slimming: steps, schemes, names") {
   p.slimming = parse_recipe("magnitude:2:4+gptq:4g16").steps;
   output_modules const both = m.list(p);
   CHECK(both.slimmed.front().steps.size() == 2);
-  CHECK(both.slimmed.front().scheme->activation_order);
+  CHECK_FALSE(both.slimmed.front().scheme->activation_order);  // with what was pruned given, columns go in their order
+  p.slimming = parse_recipe("gptq:4g16").steps;
+  CHECK(m.list(p).slimmed.front().scheme->activation_order);
+  p.slimming.front().quantization.order = sweep_order::automatic;
+  CHECK(m.list(p).slimmed.front().scheme->activation_order);
+  p.slimming.front().quantization.order = sweep_order::natural;
+  CHECK_FALSE(m.list(p).slimmed.front().scheme->activation_order);
 }
 
 TEST_CASE("slimming a weight that is packed already is refused") {

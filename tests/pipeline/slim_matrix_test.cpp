@@ -169,6 +169,30 @@ TEST_CASE("pruned, then quantised: zeros stay") {
   }
 }
 
+TEST_CASE("what was pruned stays pruned under gptq, which makes up for it") {
+  tensor<float, 2> const W = noise(rows_count, columns_count, 4);
+  for (std::string const first : {"magnitude:2:4", "magnitude:50%", "wanda:2:4", "wanda:50%", "magnitude:50%+awq:4g32s"}) {
+    CAPTURE(first);
+    input_moments m = moments(), other = moments();
+    slim_result const swept = slim_one(as_const(W.view()), module_of(first + "+gptq:4g32"), &m);
+    REQUIRE(swept.packed);
+    REQUIRE(swept.kept);
+    tensor<float, 2> const V = expand(slimmed_weight(swept).view);
+    index_t pruned = 0;
+    for (index_t i = 0; i < V.extent(0); ++i)
+      for (index_t j = 0; j < V.extent(1); ++j) {
+        if ((*swept.kept)(i, j)) continue;
+        ++pruned;
+        REQUIRE(V(i, j) == 0.0F);
+      }
+    CHECK(pruned == rows_count * columns_count / 2);
+    if (first.find("awq") != first.npos) continue;
+    // The same mask, rounded without a sweep.
+    slim_result const rounded = slim_one(as_const(W.view()), module_of(first + "+rtn:4g32"), &other);
+    CHECK(damage(slimmed_weight(swept), W) < 0.8 * damage(slimmed_weight(rounded), W));
+  }
+}
+
 TEST_CASE("an expert without tokens, or with few, falls back and stays finite") {
   tensor<float, 2> const W = noise(rows_count, columns_count, 5);
   matrix<float> const pooled = hessian();

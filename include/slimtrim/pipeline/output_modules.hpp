@@ -139,7 +139,10 @@ struct output_modules {
           // A group wider than the row is the channel. One as wide stays a group: engines know one scheme a model best.
           scheme.group = s.quantization.group > m.columns ? 0 : s.quantization.group;
           scheme.zero_points = s.quantization.zero_points;
-          scheme.activation_order = s.method == method::gptq && s.quantization.order == sweep_order::activation;
+          sweep_order const order = s.quantization.order;
+          // A sweep behind pruning takes the columns as they come.
+          scheme.activation_order = s.method == method::gptq && std::none_of(steps.begin(), steps.end(), [](step const& one) { return is_pruning(one.method); }) &&
+                                    (order == sweep_order::activation || (order == sweep_order::automatic && s.quantization.bits >= 3));
           scheme.scales = scales;
           m.scheme = scheme;
         }

@@ -13,6 +13,8 @@
 #include <slimtrim/slim/sparse/sparsegpt.hpp>
 #include <slimtrim/slim/sparse/wanda.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -139,7 +141,19 @@ template <host_backend B>
   }
   auto values = std::make_shared<tensor<float, 2>>(expand(W));
   std::optional<mask> kept;
-  auto const report_tokens = [&](hessian_source source) {
+  std::optional<tensor<float, 2>> unpruned;  // what a sweep behind the choice of a mask starts from
+  auto const prune = [&](mask chosen, std::size_t place) {
+    bool const swept = std::any_of(m.steps.begin() + static_cast<std::ptrdiff_t>(place), m.steps.end(),
+                                   [](step const& later) { return later.method == method::gptq; });
+    if (swept && !unpruned) unpruned = values->clone();
+    kept = std::move(chosen);
+    apply(kept->view(), values->view());
+  };
+  // The Hessian that steers, made once whatever the number of steps that it steers.
+  bool settled = false;
+  auto const settle = [&] {
+    if (std::exchange(settled, true)) return;
+    hessian_source const source = detail::settle_hessian(backend, *moments);
     result.report["tokens"] = moments->tokens;
     result.report["hessian"] = detail::hessian_source_name(source);
   };
@@ -155,6 +169,18 @@ template <host_backend B>
             rtn(backend, values->view(), quantizer_of(*m.scheme, s.quantization.scale)));
         break;
       case method::gptq:
+        if (kept) {
+          // What was pruned stays pruned: the sweep makes up for it, and for the rounding of the rest.
+          settle();
+          sparsegpt_options options;
+          options.quantize = quantizer_of(*m.scheme, s.quantization.scale);
+          options.given = &*kept;
+          sparsegpt_result swept = sparsegpt(backend, unpruned ? unpruned->view() : values->view(), as_const(moments->hessian.view()), options);
+          result.report["error"] = swept.report.error;
+          result.report["fallback"] = !swept.report.second_order;
+          result.packed = std::make_shared<quantized_matrix>(std::move(*swept.quantized));
+          break;
+        }
         result.packed = std::make_shared<quantized_matrix>(
             detail::quantise_with_moments(backend, as_const(values->view()), s, *m.scheme, *moments, result.report));
         break;
@@ -162,7 +188,7 @@ template <host_backend B>
         // Before gptq only its scales count, and the layer has them by now.
         if (k + 1 < m.steps.size() && m.steps[k + 1].method == method::gptq) break;
         matrix<float> const own = moments->hessian.clone();
-        report_tokens(detail::settle_hessian(backend, *moments));
+        settle();
         quantize_options const plain = quantizer_of(*m.scheme, s.quantization.scale);
         awq_options options;
         options.grid = plain.grid;
@@ -175,17 +201,15 @@ template <host_backend B>
         break;
       }
       case method::magnitude:
-        kept = magnitude_mask(backend, values->view(), detail::sparsity_of(s.sparsity));
-        apply(kept->view(), values->view());
+        prune(magnitude_mask(backend, values->view(), detail::sparsity_of(s.sparsity)), k + 1);
         break;
       case method::wanda: {
-        report_tokens(detail::settle_hessian(backend, *moments));
-        kept = wanda_mask(backend, values->view(), diagonal(as_const(moments->hessian.view())), detail::sparsity_of(s.sparsity));
-        apply(kept->view(), values->view());
+        settle();
+        prune(wanda_mask(backend, values->view(), diagonal(as_const(moments->hessian.view())), detail::sparsity_of(s.sparsity)), k + 1);
         break;
       }
       case method::sparsegpt: {
-        report_tokens(detail::settle_hessian(backend, *moments));
+        settle();
         sparsegpt_options options;
         options.pattern = detail::sparsity_of(s.sparsity);
         // A quantiser right behind it works in the same sweep: what rounding costs, later columns absorb, and zeros stay.

@@ -49,6 +49,15 @@ class mask {
       for (index_t r = 0; r < rows; ++r) words_(r, columns / 64) = (std::uint64_t{1} << (columns % 64)) - 1;
   }
 
+  /// A deep copy; never implicit.
+  [[nodiscard]] mask clone() const {
+    mask copy;
+    copy.rows_ = rows_;
+    copy.columns_ = columns_;
+    copy.words_ = words_.clone();
+    return copy;
+  }
+
   [[nodiscard]] index_t rows() const { return rows_; }
   [[nodiscard]] index_t columns() const { return columns_; }
   [[nodiscard]] bool operator()(index_t r, index_t c) const { return (words_(r, c >> 6) >> (c & 63) & 1U) != 0; }

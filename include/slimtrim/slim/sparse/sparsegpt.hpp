@@ -26,6 +26,9 @@ struct sparsegpt_options {
   index_t block = 128;
   /// Also round the kept weights to this grid (scales from the whole group before the sweep, weighted by 1 / R_jj²).
   std::optional<quantize_options> quantize{};
+  /// What to keep, where that has been chosen already (Wanda's or magnitude's choice); null: chosen here by `pattern`. The sweep then
+  /// makes up for what is gone. Outlives the call.
+  mask const* given = nullptr;
 };
 
 struct sparsegpt_report {
@@ -50,12 +53,12 @@ namespace detail {
 // Prunes by w² / R_jj² during the sweep: a share of every block of columns over all rows, or N of M within a row.
 class pruning_chooser {
  public:
-  pruning_chooser(executor* run_on, sparsity const& pattern, matrix_view<float const> factor, mask& kept,
+  pruning_chooser(executor* run_on, sparsity const& pattern, bool given, matrix_view<float const> factor, mask& kept,
                   quantized_matrix* grid_of, std::uint8_t* codes)
-      : run_on_(run_on), pattern_(pattern), factor_(factor), kept_(kept), grid_of_(grid_of), codes_(codes) {}
+      : run_on_(run_on), pattern_(pattern), given_(given), factor_(factor), kept_(kept), grid_of_(grid_of), codes_(codes) {}
 
   void begin_block(matrix_view<float const> W, index_t begin, index_t end) {
-    if (pattern_.structured()) return;
+    if (given_ || pattern_.structured()) return;
     index_t const n = W.extent(0), width = end - begin;
     scores_.resize(static_cast<std::size_t>(n * width));
     parallel_for(run_on_, ceil_div(n, 64), [&](index_t piece) {
@@ -68,7 +71,7 @@ class pruning_chooser {
 
   void choose(sweep_tile const& tile, index_t j, float* target) {
     constexpr index_t lanes = sweep_tile::lanes;
-    if (pattern_.structured() && j % pattern_.of == 0) choose_group(tile, j);
+    if (!given_ && pattern_.structured() && j % pattern_.of == 0) choose_group(tile, j);
     float const* const value = tile.column(j);
     for (index_t l = 0; l < lanes; ++l) {
       bool const keep = l < tile.rows && kept_(tile.first_row + l, j);
@@ -101,6 +104,7 @@ class pruning_chooser {
 
   executor* run_on_;
   sparsity pattern_;
+  bool given_;
   matrix_view<float const> factor_;
   mask& kept_;
   quantized_matrix* grid_of_;
@@ -120,7 +124,8 @@ sparsegpt_result prune_without_update(B const& backend, matrix_view<T const> W, 
   buffer<float> moments(c, 0.0F);
   if (use_hessian)
     for (index_t j = 0; j < c; ++j) moments[j] = H(j, j);
-  out.kept = wanda_mask(backend, W, vector_view<float const>(moments.data(), c), options.pattern);
+  out.kept = options.given != nullptr ? options.given->clone()
+                                      : wanda_mask(backend, W, vector_view<float const>(moments.data(), c), options.pattern);
   out.weight = matrix<float>(n, c);
   for_rows(backend.run_on(), n, [&](index_t r) {
     for (index_t j = 0; j < c; ++j) out.weight(r, j) = out.kept(r, j) ? static_cast<float>(W(r, j)) : 0.0F;
@@ -165,10 +170,16 @@ template <host_backend B, matrix_like M>
   auto const W = as_const_matrix(weight);
   using T = typename std::remove_cvref_t<decltype(W)>::value_type;
   index_t const n = W.extent(0), c = W.extent(1);
-  options.pattern.check();
+  if (options.given != nullptr) {
+    expects_equal(options.given->rows(), n, "sparsegpt", "rows of the mask");
+    expects_equal(options.given->columns(), c, "sparsegpt", "columns of the mask");
+  } else {
+    options.pattern.check();
+  }
   expects_equal(hessian.extent(0), c, "sparsegpt", "rows of the Hessian");
   expects_equal(hessian.extent(1), c, "sparsegpt", "columns of the Hessian");
-  expects(!options.pattern.structured() || options.block >= options.pattern.of, "sparsegpt", "the block must hold a whole N:M group");
+  bool const structured = options.given == nullptr && options.pattern.structured();
+  expects(!structured || options.block >= options.pattern.of, "sparsegpt", "the block must hold a whole N:M group");
   detail::name_non_finite<T>(W, "sparsegpt");
   prepared_hessian prepared = prepare_hessian(backend, hessian, column_order::natural, options.damp);
   auto fill = [&](sparsegpt_report& report) {
@@ -187,7 +198,7 @@ template <host_backend B, matrix_like M>
   }
   sparsegpt_result out;
   fill(out.report);
-  out.kept = mask(n, c);
+  out.kept = options.given != nullptr ? options.given->clone() : mask(n, c);
   out.weight = matrix<float>(n, c);
   detail::for_rows(backend.run_on(), n, [&](index_t r) { detail::gather_row<T>(row(W, r), &out.weight(r, 0)); });
   buffer<std::uint8_t> codes;
@@ -200,9 +211,9 @@ template <host_backend B, matrix_like M>
     bool const weighted = q.scale == scale_rule::weighted;
     (void)detail::quantize_rows<T>(backend.run_on(), W, q, weighted ? column_weights.data() : nullptr, false, *out.quantized);
   }
-  index_t const block = options.pattern.structured() ? options.block / options.pattern.of * options.pattern.of : options.block;
+  index_t const block = structured ? options.block / options.pattern.of * options.pattern.of : options.block;
   buffer<double> losses(n);
-  detail::pruning_chooser chooser(backend.run_on(), options.pattern, as_const(prepared.factor.view()), out.kept,
+  detail::pruning_chooser chooser(backend.run_on(), options.pattern, options.given != nullptr, as_const(prepared.factor.view()), out.kept,
                                   out.quantized ? &*out.quantized : nullptr, codes.data());
   column_sweep(backend, out.weight.view(), as_const(prepared.factor.view()), sweep_blocks(c, block, 0), chooser,
                vector_view<double>(losses.data(), n));
@@ -210,7 +221,7 @@ template <host_backend B, matrix_like M>
   if (out.quantized)
     detail::for_rows(backend.run_on(), n, [&](index_t r) { out.quantized->set_row(r, codes.data() + r * c); });
   auto errors = detail::changed_errors<B, T>(backend, W, as_const(out.weight.view()), hessian);
-  bool const by_row = options.pattern.structured() && !(out.quantized && out.quantized->groups.kind == group_kind::tensor);
+  bool const by_row = (structured || options.given != nullptr) && !(out.quantized && out.quantized->groups.kind == group_kind::tensor);
   if (by_row) {
     auto const plain = detail::prune_without_update<B, T>(backend, W, hessian, true, options);
     auto const plain_errors = detail::changed_errors<B, T>(backend, W, as_const(plain.weight.view()), hessian);
