@@ -24,7 +24,7 @@ class compress_command final : public command {
            "Examples:\n"
            "  slimtrim compress mixtral out --recipe layer_drop:8+awq:4g128 --data c4.jsonl --tokens 262144\n"
            "  slimtrim compress mixtral out --recipe rtn:4g128\n"
-           "  slimtrim compress mixtral out --recipe expert_drop:6/8 --stats c4.stats --uniform\n"
+           "  slimtrim compress mixtral out --recipe expert_drop:6/8@global_reap_residual --stats c4.stats\n"
            "  slimtrim compress mixtral out --plan edited.json";
   }
   void declare(option_set& options) override {
@@ -41,6 +41,9 @@ class compress_command final : public command {
   void run(session const& at) override {
     if (!plan_.empty() && !flags_.recipe.empty())
       throw slimtrim::usage_error("expected --recipe or --plan, found both");
+    if (plan_.empty() && flags_.recipe.empty()) throw slimtrim::usage_error("--recipe: expected, not given (or --plan)");
+    if (!plan_.empty() && (!flags_.statistics.empty() || flags_.uniform || flags_.recalibrate))
+      throw slimtrim::usage_error("--stats, --uniform, --recalibrate: expected with --recipe; a plan is decided");
     if (shard_bytes_ == 0) throw slimtrim::usage_error("--shard-size: expected at least 1 byte");
     engine const run(at, device_);
     auto const begin = std::chrono::steady_clock::now();
@@ -48,9 +51,12 @@ class compress_command final : public command {
     refuse_early(model);
     decided made;
     if (plan_.empty()) {
-      made = decide_plan(at, run, model, flags_);
+      made = decide_plan(at, run, model, flags_, true);
     } else {
       made.plan = read_plan_file(plan_, model);
+      for (slimtrim::step const& s : made.plan.slimming)
+        if (slimtrim::needs_data(s) && flags_.data.data.empty())
+          throw slimtrim::usage_error("--plan: step '" + slimtrim::short_form(s) + "' works on tokens: expected --data");
       if (!flags_.data.data.empty()) made.windows = run.windows(model, flags_.data);
     }
     // What the format or the plan cannot do is refused here, before the remarks and the work.
@@ -63,6 +69,8 @@ class compress_command final : public command {
     options.masks = masks_;
     options.data = made.windows ? &*made.windows : nullptr;
     slimtrim::compress_result const result = run.compress(model, made.plan, out_, options);
+    if (result.resumed_layers > 0)
+      at.note("slimtrim: --resume: " + std::to_string(result.resumed_layers) + " layers were taken over from the stopped run");
     double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     slimtrim::inspection const before = slimtrim::inspect(*model.files, model.config);
     after.file_bytes = result.bytes_out;
@@ -91,10 +99,13 @@ class compress_command final : public command {
     return {{"recipe", plan.recipe},
             {"bytes_in", before.file_bytes},
             {"bytes_out", after.file_bytes},
+            {"parameters_in", before.total.parameters},
+            {"parameters_out", after.total.parameters},
             {"mask_bytes", result.mask_bytes},
             {"active_bytes_in", before.total.active_bytes},
             {"active_bytes_out", after.total.active_bytes},
             {"seconds", seconds},
+            {"resumed_layers", result.resumed_layers},
             {"peak_rss", peak_resident_bytes()},
             {"notes", result.notes},
             {"passed_through", result.passed_through},

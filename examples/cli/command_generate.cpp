@@ -57,6 +57,12 @@ class generate_command final : public command {
     slimtrim::tokenizer const words = slimtrim::tokenizer::from_file(model.files->folder() / "tokenizer.json");
     std::vector<std::uint32_t> const prompt = words.encode(prompt_);
     if (prompt.empty()) throw slimtrim::usage_error("--prompt: expected text with at least one token, found none");
+    index_t const positions = model.config.maximum_positions, most = static_cast<index_t>(prompt.size()) + length_;
+    if (positions > 1 && most > positions)
+      at.note("slimtrim: --length: prompt and text may take " + std::to_string(most) + " tokens, and the model was made for " +
+              std::to_string(positions) + " positions (max_position_embeddings)");
+    if (temperature_ == 0 && (top_k_ != 0 || top_p_ != 1))
+      at.note("slimtrim: --top-k, --top-p: without --temperature the most likely token is taken, and they change nothing");
     slimtrim::generate_options options;
     options.length = length_;
     options.cache = cache_.chosen();

@@ -24,7 +24,8 @@ class plan_command final : public command {
            "of MODEL. Bytes are those of the safetensors files that compress would write.\n"
            "With a target instead of a recipe, plan searches over drops of blocks, layers, experts and neurons and over bits of\n"
            "each class of matrices, layer by layer, for the least measured KL; the last windows of --data measure, the others\n"
-           "decide and calibrate. The result depends on the clock only where --search-seconds cuts the search.\n"
+           "decide and calibrate. The result depends on the clock only where --search-seconds cuts the search. Steps that work on\n"
+           "tokens are priced without text; compress --plan then wants --data.\n"
            "Examples:\n"
            "  slimtrim plan mixtral --stats c4.stats --recipe layer_drop:8+rtn:4g128 -o l8.json\n"
            "  slimtrim plan mixtral --stats c4.stats --recipe expert_drop:6/8@global_reap_residual -o e6.json --json\n"
@@ -54,12 +55,16 @@ class plan_command final : public command {
       found = search(at, run, model, before);
       made.plan = found->plan;
     } else {
-      made = decide_plan(at, run, model, flags_);
+      if (flags_.recipe.empty())
+        throw slimtrim::usage_error("expected --recipe, or a target: --target-bytes, --target-ratio or --target-active-bytes");
+      made = decide_plan(at, run, model, flags_, false);
     }
     slimtrim::inspection const after = slimtrim::price(model, made.plan, format_);
     slimtrim::ordered_json const document = slimtrim::plan_json(made.plan);
     slimtrim::write_file_atomically(out_, slimtrim::json_text(document), {model.files->folder()});
     note_loaders(at, model, made.plan, format_);
+    if (std::any_of(made.plan.slimming.begin(), made.plan.slimming.end(), slimtrim::needs_data))
+      at.note("slimtrim: carrying it out takes calibration text: slimtrim compress --plan " + out_ + " --data ...");
     if (at.json) {
       slimtrim::ordered_json json{{"bytes", after.file_bytes},
                                   {"active_bytes", after.total.active_bytes},
@@ -92,6 +97,8 @@ class plan_command final : public command {
                                                slimtrim::inspection const& before) {
     using slimtrim::usage_error;
     if (!flags_.recipe.empty()) throw usage_error("expected --recipe or a target, found both");
+    if (model.format)
+      throw slimtrim::input_error(model.files->place(), "is packed already, and a search chooses bits anew: expected the model as it was before");
     if (!format_.empty() && format_ != "compressed-tensors")
       throw usage_error("--format: expected compressed-tensors with a target (it alone holds bits that differ), found '" + format_ + "'");
     if ((target_bytes_ != 0) + (target_ratio_ != 0) + (target_active_bytes_ != 0) != 1)

@@ -10,6 +10,11 @@ namespace cli {
 
 namespace {
 
+// The criterion that decides, named or not.
+std::string criterion_text(slimtrim::step const& s) {
+  return s.criterion.empty() ? "" : (s.global ? "global_" : "") + s.criterion;
+}
+
 char const* need_text(slimtrim::step const& s) {
   switch (slimtrim::requirement_of(s)) {
     case slimtrim::requirement::weights: return "weights";
@@ -38,6 +43,8 @@ class recipe_command final : public command {
         "  weighted_frequency, ean, man, msan, easy_ep, hope, mone, aimer, random, reconstruction, reconstruction_kl, and\n"
         "  global_ before any of them to pool the layers;\n"
         "  merges: average, hc_smoe, ream; neurons: heapr, random.\n"
+        "Without one: cosine, reap, mone, average, heapr; @global is global_reap_residual, which keeps a model far closer than reap\n"
+        "does (docs/benchmarks.md) and lets layers keep different numbers of experts.\n"
         "TOML only: targets, layers, protect_first, protect_last, protect_super_experts, bits, group, scale, scales, order, descent,\n"
         "  fit, ridges, sequential, affinity.\n"
         "Needs: weights: nothing else; statistics: --stats or --data; tokens: --data.\n"
@@ -46,7 +53,7 @@ class recipe_command final : public command {
     for (slimtrim::built_in_recipe const& known : slimtrim::built_in_recipes)
       names += (names.empty() ? "" : ", ") + std::string(known.name);
     return text + names +
-           "\nExamples:\n"
+           "\nAll of it: docs/recipes.md.\nExamples:\n"
            "  slimtrim recipe layer_drop:8+awq:4g128\n"
            "  slimtrim recipe mine.toml --json";
   }
@@ -58,17 +65,18 @@ class recipe_command final : public command {
       for (slimtrim::step const& s : read.steps)
         steps.push_back({{"step", slimtrim::short_form(s)},
                          {"kind", slimtrim::is_trim(s) ? "trim" : (slimtrim::is_slim(s) ? "slim" : "recover")},
+                         {"criterion", criterion_text(s)},
                          {"needs", need_text(s)},
                          {"toml", slimtrim::to_toml(s)}});
       at.print(slimtrim::json_text({{"recipe", slimtrim::to_string(read)}, {"steps", std::move(steps)}}));
       return;
     }
-    table steps({"step", "kind", "needs", "more"});
+    table steps({"step", "kind", "criterion", "needs", "more"});
     for (slimtrim::step const& s : read.steps) {
       std::string more;
       for (std::string const& line : slimtrim::long_form_lines(s)) more += (more.empty() ? "" : "; ") + line;
       steps.add({slimtrim::short_form(s), slimtrim::is_trim(s) ? "trim" : (slimtrim::is_slim(s) ? "slim" : "recover"),
-                 need_text(s), more});
+                 criterion_text(s), need_text(s), more});
     }
     at.print(steps.text());
   }

@@ -44,7 +44,7 @@ class report_command final : public command {
         if (compress.is_null() && !slimtrim::detail::dropped_layers(model.compress).empty()) compress = model.compress;
       slimtrim::write_file_atomically(figure_, slimtrim::svg_of(slimtrim::similarity_map(documents.statistics, compress)));
     }
-    if (table_ || markdown_) at.print(markdown_ ? table_of(documents).markdown() : table_of(documents).text());
+    if ((table_ || markdown_) && !at.json) at.print(markdown_ ? table_of(documents).markdown() : table_of(documents).text());
     if (at.json)
       at.print(slimtrim::json_text({{"models", documents.models.size()}, {"output", out_}}));
     else if (!markdown_)
@@ -54,17 +54,17 @@ class report_command final : public command {
  private:
   [[nodiscard]] static table table_of(slimtrim::report_documents const& documents) {
     using slimtrim::detail::number_at;
-    table rows({"model", "recipe", "MB", "active MB/token", "KL", "top-1", "same experts", "perplexity", "tokens/s"});
+    table rows({"model", "recipe", "MB", "active MB/token", "KL", "top-1", "same experts", "perplexity", "decoded tokens/s"});
     auto const cell = [](double value, int digits) { return slimtrim::short_number(value, digits); };
     for (auto const& m : documents.models) {
-      std::string recipe = m.compress.is_object() ? m.compress.value("recipe", std::string()) : std::string("original");
+      std::string recipe = m.compress.is_object() ? m.compress.value("recipe", std::string()) : std::string(m.name == "base" ? "original" : "-");
       // Recipes that only TOML can say have several lines.
       std::replace(recipe.begin(), recipe.end(), '\n', ' ');
       rows.add({m.name, recipe, cell(slimtrim::detail::model_bytes(m) / 1e6, 4),
                 cell(slimtrim::detail::model_active_bytes(m) / 1e6, 4), cell(number_at(m.evaluation, "kl_mean"), 3),
                 cell(number_at(m.evaluation, "top1_agreement"), 3),
                 cell(number_at(m.evaluation, "chosen_agreement"), 3), cell(number_at(m.evaluation, "perplexity"), 4),
-                cell(number_at(m.evaluation, "tokens_per_second"), 3)});
+                cell(number_at(m.speed, "decode_tps"), 3)});
     }
     return rows;
   }

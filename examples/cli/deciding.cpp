@@ -13,7 +13,7 @@ void decide_flags::declare(option_set& options) {
                                    "(slimtrim recipe --help)");
   options.text("--stats", statistics, "Statistics file of this model, for steps that are decided from statistics");
   data.declare(options, false, "Calibration text, for steps that work on tokens and where --stats is not given");
-  options.flag("--uniform", uniform, "Every layer keeps the same number of experts, so that stock loaders accept it");
+  options.flag("--uniform", uniform, "Every layer keeps the same number of experts, so that stock loaders accept it; no global_ criteria");
   options.flag("--recalibrate", recalibrate, "Measure again, on the model as left, before each later trim step");
 }
 
@@ -35,12 +35,19 @@ void note_unreached(session const& at, slimtrim::plan const& plan) {
 }  // namespace
 
 decided decide_plan(session const& at, engine const& run, slimtrim::opened_model const& model,
-                    decide_flags const& flags) {
-  if (flags.recipe.empty()) throw slimtrim::usage_error("--recipe: expected, not given (or --plan)");
+                    decide_flags const& flags, bool carry_out) {
   slimtrim::recipe const recipe = slimtrim::load_recipe(flags.recipe);
-  for (slimtrim::step const& s : recipe.steps)
-    if (slimtrim::needs_data(s) && flags.data.data.empty())
+  for (slimtrim::step const& s : recipe.steps) {
+    // What slims is decided without text; only carrying it out takes some.
+    if (slimtrim::needs_data(s) && flags.data.data.empty() && (carry_out || slimtrim::is_trim(s)))
       throw slimtrim::usage_error("recipe: step '" + slimtrim::short_form(s) + "' works on tokens: expected --data");
+    if (!flags.uniform) continue;
+    if (s.global)
+      throw slimtrim::usage_error("--uniform: step '" + slimtrim::short_form(s) + "' pools the layers, which then keep different numbers of "
+                                  "experts: expected a criterion without global_");
+    if (s.method == slimtrim::method::layer_drop || s.method == slimtrim::method::attention_drop)
+      throw slimtrim::usage_error("--uniform: step '" + slimtrim::short_form(s) + "' leaves layers that differ: expected block_drop or expert_drop");
+  }
   std::optional<slimtrim::model_statistics> statistics;
   if (!flags.statistics.empty()) statistics = slimtrim::load_statistics(flags.statistics, model.config);
   decided result;
@@ -53,6 +60,7 @@ decided decide_plan(session const& at, engine const& run, slimtrim::opened_model
   slimtrim::decide_inputs const inputs{&model, statistics ? &*statistics : nullptr,
                                        result.windows ? &*result.windows : nullptr};
   result.plan = run.decide(recipe, inputs, options);
+  slimtrim::check_slimming(result.plan, model.config, "recipe");
   note_unreached(at, result.plan);
   return result;
 }
@@ -70,16 +78,17 @@ slimtrim::plan read_plan_file(std::string const& path, slimtrim::opened_model co
 void note_loaders(session const& at, slimtrim::opened_model const& model, slimtrim::plan const& plan,
                   std::string const& format) {
   int fewest_bits = 8;
-  bool quantises = false;
+  bool quantises = false, zero_points = false;
   for (slimtrim::step const& s : plan.slimming)
     if (slimtrim::is_quantization(s.method)) {
       quantises = true;
+      zero_points = zero_points || s.quantization.zero_points;
       fewest_bits = std::min(fewest_bits, s.quantization.bits);
     }
   std::string method = model.format ? (model.format->writes() ? std::string(model.format->method()) : "fp8") : "";
   if (method.empty() && quantises) method = format.empty() ? "compressed-tensors" : format;
   for (std::string const& note :
-       slimtrim::loading_notes(slimtrim::planned_config(model.config, plan), method, fewest_bits,
+       slimtrim::loading_notes(slimtrim::planned_config(model.config, plan), method, fewest_bits, zero_points,
                                slimtrim::makes_novices(plan)))
     at.note("slimtrim: " + note);
 }

@@ -23,9 +23,10 @@ struct decided {
   std::optional<slimtrim::token_windows> windows;
 };
 
-/// Reads what the flags name and decides. Data is loaded when it is given.
+/// Reads what the flags name and decides. Data is loaded when it is given; carry_out: it must be where a step works on tokens,
+/// else only where something is decided by them.
 [[nodiscard]] decided decide_plan(session const& at, engine const& run, slimtrim::opened_model const& model,
-                                  decide_flags const& flags);
+                                  decide_flags const& flags, bool carry_out);
 
 /// Reads `--plan`. Throws `input_error` when it is a plan for another model.
 [[nodiscard]] slimtrim::plan read_plan_file(std::string const& path, slimtrim::opened_model const& model);

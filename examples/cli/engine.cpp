@@ -89,6 +89,9 @@ slimtrim::token_windows engine::windows(slimtrim::opened_model const& model, dat
   options.tokens = flags.tokens;
   options.sequence = flags.sequence != 0 ? flags.sequence : (positions > 1 ? std::min<index_t>(2048, positions) : 2048);
   options.seed = at_.seed;
+  if (positions > 1 && options.sequence > positions)
+    at_.note("slimtrim: --seq " + std::to_string(options.sequence) + ": the model was made for " + std::to_string(positions) +
+             " positions (max_position_embeddings); behind them its predictions mean little");
   auto const generate = [&](index_t windows, index_t sequence, std::uint64_t seed) {
     if (auto* const on_device = state_->on_device.get()) {
       on_device->load(model.config, *model.weights, at_.progress);

@@ -188,7 +188,7 @@ parsed_line parse_line(int count, char const* const* words, std::vector<std::uni
   app.require_subcommand(1);
   app.footer(
       "slimtrim COMMAND --help shows a command's options.\n"
-      "Exit codes: 0 done; 2 usage; 3 input missing or wrong; 4 system; 5 numerical; 130 interrupted.");
+      "Exit codes: 0 done; 2 usage; 3 input missing or wrong; 4 system; 5 numerical; 130 interrupted; 143 terminated.");
   app.get_formatter()->column_width(34);
   app.get_formatter()->label("SUBCOMMAND", "COMMAND");
   app.get_formatter()->label("Subcommands", "Commands");

@@ -196,6 +196,17 @@ TEST_CASE("trimming: what cannot be is refused by the field that is wrong") {
   refused({"compress", tiny, out, "--stats", statistics, "--recipe", "expert_drop:6/16"}, 2, "expected the model's 8 experts after the slash");
   refused({"compress", tiny, out, "--stats", statistics, "--recipe", "layer_drop:9"}, 2, "count: expected at most 8");
   refused({"compress", tiny, out, "--stats", statistics, "--recipe", "neuron_drop:300", "--data", ids, "--seq", "16"}, 2, "256");
+  // What would not be uniform, and steps that match nothing.
+  refused({"compress", tiny, out, "--stats", statistics, "--recipe", "expert_drop:6/8@global_reap_residual", "--uniform"}, 2, "pools the layers");
+  refused({"compress", tiny, out, "--stats", statistics, "--recipe", "layer_drop:2", "--uniform"}, 2, "leaves layers that differ");
+  std::string const nothing = folder.write("nothing.toml", "[[step]]\nmethod = \"rtn:4g128\"\ntargets = [\"*none*\"]\n").string();
+  refused({"compress", tiny, out, "--recipe", nothing}, 3, "expected some matrix of the model among them, found *none*");
+  refused({"compress", tiny, out, "--plan", plan, "--uniform"}, 2, "expected with --recipe");
+  refused({"plan", tiny, "-o", out}, 2, "--target-ratio");
+  // Steps on tokens are priced without text.
+  ordered_json const priced = json_of({"plan", tiny, "--stats", statistics, "--recipe", "layer_drop:2+gptq:4g128", "-o", (folder.path() / "p.json").string()});
+  CHECK(priced["bytes"] < priced["bytes_in"]);
+  refused({"compress", tiny, out, "--plan", (folder.path() / "p.json").string()}, 2, "works on tokens: expected --data");
   // Statistics and plans of another model.
   refused({"compress", other, out, "--stats", statistics, "--recipe", "layer_drop:2"}, 3, "");
   refused({"compress", other, out, "--plan", plan}, 3, "field 'model': expected a plan for this model");

@@ -97,6 +97,23 @@ TEST_CASE("another packed format holds the same weights") {
             .files->find("model.layers.0.self_attn.q_proj.weight_zero_point") != nullptr);
 }
 
+TEST_CASE("groups that are as wide as some of the matrices stay groups") {
+  // 128 columns in most matrices, 256 in the experts' last ones.
+  temporary_folder const folder;
+  compress_model(bundled(), slim_plan(bundled().config, "rtn:4g128"), folder.path() / "a");
+  for (std::string const format : {"awq", "gptq", "compressed-tensors"}) {
+    CAPTURE(format);
+    if (format != "compressed-tensors")
+      compress_model(bundled(), slim_plan(bundled().config, "rtn:4g128"), folder.path() / format, {.format = format});
+    opened_model const from = open_model(folder.path() / (format == "compressed-tensors" ? "a" : format));
+    REQUIRE(convert(from, folder.path() / (format + "2"), "compressed-tensors") == "nothing thrown");
+    opened_model const back = open_model(folder.path() / (format + "2"));
+    CHECK(same_weights(from, back, false));
+    CHECK(back.files->config()["quantization_config"]["config_groups"].size() == 1);
+    CHECK(back.files->config()["quantization_config"]["config_groups"]["group_0"]["weights"]["group_size"] == 128);
+  }
+}
+
 TEST_CASE("what is refused") {
   temporary_folder const folder;
   CHECK(has(convert(bundled(), folder.path() / "x", "gptq"), "is not packed; how to pack it is a recipe's decision"));

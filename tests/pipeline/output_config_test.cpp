@@ -171,13 +171,15 @@ TEST_CASE("who loads the result") {
     for (std::string const& note : notes) text += note + "\n";
     return text;
   };
-  CHECK(joined(loading_notes(config, "", 8)).find("same shape as an ordinary mixtral") != std::string::npos);
-  CHECK(joined(loading_notes(config, "compressed-tensors", 4)).find("no engine but slimtrim") == std::string::npos);
-  CHECK(joined(loading_notes(config, "compressed-tensors", 3)).find("no engine but slimtrim") != std::string::npos);
-  CHECK(joined(loading_notes(config, "awq", 4)).find("AutoAWQ") != std::string::npos);
-  CHECK(joined(loading_notes(config, "gptq", 4)).find("GPTQ version 1") != std::string::npos);
+  CHECK(joined(loading_notes(config, "", 8, false)).find("same shape as an ordinary mixtral") != std::string::npos);
+  CHECK(joined(loading_notes(config, "compressed-tensors", 4, false)).find("no engine but slimtrim") == std::string::npos);
+  CHECK(joined(loading_notes(config, "compressed-tensors", 3, false)).find("no engine but slimtrim") != std::string::npos);
+  CHECK(joined(loading_notes(config, "compressed-tensors", 3, false)).find("vLLM, SGLang: ") == std::string::npos);
+  CHECK(joined(loading_notes(config, "compressed-tensors", 4, true)).find("does not load experts") != std::string::npos);
+  CHECK(joined(loading_notes(config, "awq", 4, false)).find("AutoAWQ") != std::string::npos);
+  CHECK(joined(loading_notes(config, "gptq", 4, false)).find("GPTQ version 1") != std::string::npos);
   config.layers[0].feed_forward = feed_forward_kind::none;
-  CHECK(joined(loading_notes(config, "", 8)).find("stock transformers, vLLM and llama.cpp do not") != std::string::npos);
+  CHECK(joined(loading_notes(config, "", 8, false)).find("stock transformers, vLLM and llama.cpp do not") != std::string::npos);
 }
 
 }  // namespace pipeline_output_config_test

@@ -57,6 +57,28 @@ TEST_CASE("a plan comes back as it was") {
   CHECK(plan_json(back) == plan_json(p));
 }
 
+TEST_CASE("a plan that somebody edits") {
+  auto const edited = [](std::function<void(ordered_json&)> const& change) {
+    ordered_json document = plan_json(some_plan());
+    change(document);
+    return read_plan(document, "plan.json");
+  };
+  std::string const before = some_plan().recipe;
+  CHECK(edited([](ordered_json& d) { d["layers"][1]["feed_forward"] = true; }).recipe == before + " (edited)");
+  CHECK(edited([](ordered_json& d) { d["slimming"] = ordered_json::array(); }).recipe == before + " (edited)");
+  CHECK(edited([](ordered_json& d) { d.erase("evidence"); }).recipe == before);
+  // A plan written by hand, or before there was a digest.
+  CHECK(edited([](ordered_json& d) { d.erase("digest"), d["layers"][1]["feed_forward"] = true; }).recipe == before);
+  // Steps on one line, as in a recipe.
+  plan const short_steps = edited([](ordered_json& d) { d["slimming"] = {"rtn:8g64", "magnitude:50%"}; });
+  CHECK(short_steps.slimming == parse_recipe("rtn:8g64+magnitude:50%").steps);
+  CHECK(refusal([](ordered_json& d) { d["slimming"] = {"rtn:8g64", "rtn:9g64"}; }).rfind("plan.json: field 'slimming[1]': ", 0) == 0);
+  CHECK(refusal([](ordered_json& d) { d["slimming"][0] = "layer_drop:2"; }).find("slimming[0]': expected steps on matrices") != std::string::npos);
+  // What is mistyped would be an edit without effect.
+  CHECK(refusal([](ordered_json& d) { d["layers"][0]["expert"] = {0}; }).find("field 'layers[0].expert': expected one of layer, block") != std::string::npos);
+  CHECK(refusal([](ordered_json& d) { d["slimmings"] = ordered_json::array(); }).find("field 'slimmings': expected one of slimtrim_plan") != std::string::npos);
+}
+
 TEST_CASE("indices as text, both ways") {
   using list = std::vector<index_t>;
   for (auto const& [indices, text] : {std::pair<list, std::string>{{}, ""}, {{4}, "4"}, {{0, 1, 2, 3, 7, 9, 10}, "0-3 7 9-10"}, {{3, 2, 0, 1}, "3 2 0-1"}}) {
@@ -108,7 +130,8 @@ TEST_CASE("each broken field is refused by name") {
   CHECK(refusal([](ordered_json& d) { d["layers"][0]["novices"][0]["constant"][1] = "x"; }).find("layers[0].novices[0].constant': expected numbers") != std::string::npos);
   CHECK(refusal([](ordered_json& d) { d["layers"][0]["neurons"][1]["expert"] = 0; }).find("layers[0].neurons[1].expert': expected each expert once") != std::string::npos);
   CHECK(refusal([](ordered_json& d) { d["layers"][0] = 7; }).rfind("plan.json: field '", 0) == 0);
-  CHECK(refusal([](ordered_json& d) { d["slimming"][0] = 7; }).rfind("plan.json: field 'slimming'", 0) == 0);
+  CHECK(refusal([](ordered_json& d) { d["layers"][0].erase("layer"); }).rfind("plan.json: field '", 0) == 0);
+  CHECK(refusal([](ordered_json& d) { d["slimming"][0] = 7; }).rfind("plan.json: field 'slimming[0]'", 0) == 0);
   CHECK(refusal([](ordered_json& d) { d = ordered_json::array(); }).rfind("plan.json: field 'slimtrim_plan'", 0) == 0);
   // A step that cannot be read: the recipe reader's own error, never a crash.
   CHECK(refusal([](ordered_json& d) { d["slimming"][0] = "[[step]]\nmethod = \"shrink:3\"\n"; }) != "accepted");

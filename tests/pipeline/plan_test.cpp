@@ -2,6 +2,7 @@
 #include <slimtrim/pipeline/plan.hpp>
 
 #include <slimtrim/model/read_model_config.hpp>
+#include <slimtrim/pipeline/recipe_text.hpp>
 #include <slimtrim/pipeline/synth_shape.hpp>
 
 #include <doctest/doctest.h>
@@ -120,6 +121,44 @@ TEST_CASE("what does not fit is refused with the field's name") {
   p = good;
   p.layer(1).block = false;
   p.layer(1).experts = {9};
+  CHECK(refusal(p, config) == "accepted");
+}
+
+TEST_CASE("slim steps that have nothing to work on") {
+  model_config const config = synth_config({.layers = 3, .hidden = 32, .intermediate = 48, .experts = 4, .heads = 2, .vocabulary = 300});
+  plan p = keep_everything(config);
+  p.slimming.push_back({});
+  step& s = p.slimming.front();
+  s.method = method::rtn;
+  s.quantization = default_quantization(method::rtn, 4, 32);
+  auto const after = [&](std::vector<std::string> const& targets, std::vector<index_t> const& layers) {
+    s.targets = targets;
+    s.layers = layers;
+    return refusal(p, config);
+  };
+  CHECK(after({}, {}) == "accepted");
+  CHECK(after({"experts"}, {0, 2}) == "accepted");
+  CHECK(has(after({"experts"}, {0, 3}), "step 'rtn:4g32': layers: expected 0 to 2, found 3"));
+  CHECK(has(after({"re:.*w2", "shared_experts"}, {}), "targets: expected some matrix of the model among them, found re:.*w2, shared_experts"));
+  CHECK(has(after({"lm_head"}, {1}), "found lm_head"));
+  CHECK(after({"lm_head"}, {}) == "accepted");
+
+  auto const steps = [&](std::string const& text) {
+    p.slimming = parse_recipe(text).steps;
+    return refusal(p, config);
+  };
+  for (char const* const good : {"awq:4g32+gptq:4g32", "wanda:2:4+gptq:4g32", "magnitude:50%+rtn:4g32", "rtn:4g32+recover"}) CHECK(steps(good) == "accepted");
+  CHECK(has(steps("rtn:4g32+rtn:8g32"), "step 'rtn:8g32': 'model.layers.0.self_attn.q_proj.weight': expected once, is packed already by 'rtn:4g32'"));
+  CHECK(has(steps("rtn:4g32+magnitude:50%"), "is packed already by 'rtn:4g32'"));
+  p.slimming = parse_recipe("gptq:4g32").steps;
+  for (std::string const target : {"lm_head", "router", "embedding", "*"}) {
+    p.slimming.front().targets = {target};
+    CHECK(has(refusal(p, config), "works on tokens, and only experts"));
+  }
+  // One after the other on different matrices.
+  p.slimming = parse_recipe("rtn:4g32+rtn:8g32").steps;
+  p.slimming[0].targets = {"experts"};
+  p.slimming[1].targets = {"attention"};
   CHECK(refusal(p, config) == "accepted");
 }
 

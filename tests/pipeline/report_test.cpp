@@ -39,7 +39,8 @@ ordered_json const statistics_json{
 
 void fill(temporary_folder const& folder) {
   folder.write("drop<1>.compress.json", drop_json.dump());
-  folder.write("drop<1>.eval.json", R"({"perplexity": 26.5, "kl_mean": 0.0625, "top1_agreement": 0.875, "tokens_per_second": 1234.5})");
+  folder.write("drop<1>.eval.json", R"({"perplexity": 26.5, "kl_mean": 0.0625, "top1_agreement": 0.875, "tokens_per_second": 99.5})");
+  folder.write("drop<1>.bench.json", R"({"prefill_tps": 5000, "decode_tps": 1234.5})");
   folder.write("base.inspect.json", R"({"layers_detail": [], "bytes": 20000000, "active_bytes": 8000000})");
   folder.write("base.eval.json", R"({"perplexity": 24.5})");
   folder.write("calibration.stats.json", statistics_json.dump());

@@ -70,7 +70,7 @@ TEST_CASE("strange files are refused by name") {
   CHECK(has(refusal("", config), "/s"));
   model_config other = config;
   other.layers.pop_back();
-  CHECK(has(refusal(good, other), "tensors for this model"));
+  CHECK(has(refusal(good, other), "expected statistics of this model"));
   other = config;
   other.layers[2].experts = 4;
   CHECK(has(refusal(good, other), "tensor 'layers.2."));

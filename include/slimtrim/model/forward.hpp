@@ -189,7 +189,7 @@ void forward_feed_forward(B const& backend, model_config const& config, decoder_
 template <host_backend B, class Observer = no_observer>
 void forward_layer(B const& backend, model_config const& config, decoder_layer const& weights, index_t layer,
                    std::type_identity_t<matrix_view<float>> X, std::span<token_sequence const> sequences,
-                   forward_workspace& work, Observer&& observer = {}) {
+                   forward_workspace& work, Observer&& observer = {}) try {
   SLIMTRIM_NOTIFY(observer, block_input, layer, as_const(X));
   bool lent = false;
   if constexpr (has_accelerator<B>) {
@@ -205,6 +205,9 @@ void forward_layer(B const& backend, model_config const& config, decoder_layer c
     forward_feed_forward(backend, config, weights, layer, X, work, observer);
   }
   SLIMTRIM_NOTIFY(observer, block_output, layer, as_const(X));
+} catch (numeric_error const& e) {
+  // A weight that is not finite shows where its layer's output is read first.
+  throw numeric_error("layer " + std::to_string(layer) + " (weights of this layer or of the one before): " + e.what());
 }
 
 /// The same for one window that starts at position 0 and needs no cache.

@@ -224,16 +224,21 @@ compress_result compress(B const& backend, opened_model const& input, plan const
   result.passed_through = modules.passed_through;
   model_config const planned = planned_config(input.config, p);
   int fewest_bits = 8;
+  bool zero_points = false;
   for (slimmed_module const& m : modules.slimmed)
-    if (m.scheme) fewest_bits = std::min(fewest_bits, m.scheme->bits);
-  result.notes = loading_notes(planned, format ? (format->writes() ? format->method() : "fp8") : "", fewest_bits, makes_novices(p));
+    if (m.scheme) {
+      fewest_bits = std::min(fewest_bits, m.scheme->bits);
+      zero_points = zero_points || m.scheme->zero_points;
+    }
+  result.notes = loading_notes(planned, format ? (format->writes() ? format->method() : "fp8") : "", fewest_bits, zero_points,
+                               makes_novices(p));
 
   ordered_json config = output_config(input.files->config(), input.config, p, input.files->config_place());
   if (format) config["quantization_config"] = detail::output_quantization(input, p, *format, modules);
 
   bool const calibrated = needs_calibrated_pass(modules);
   if (calibrated && options.data == nullptr)
-    throw usage_error("recipe " + p.recipe + ": works on calibration tokens: give --data");
+    throw usage_error("the recipe works on calibration tokens: give --data");
   // Without calibration a run is as quick as copying: it starts over.
   bool const resume = options.resume && calibrated;
   atomic_folder folder(out, {.inputs = {input.files->folder()}, .resume = resume, .keep = resume});

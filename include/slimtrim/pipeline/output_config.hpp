@@ -200,8 +200,9 @@ inline void set_widths(ordered_json& out, model_config const& before, model_conf
 }
 
 /// Which engines load a model of this shape, one sentence each; shown before anything is written.
+/// format: of packed weights, or empty; fewest_bits, zero_points: of what is quantised.
 [[nodiscard]] inline std::vector<std::string> loading_notes(model_config const& planned, std::string_view format,
-                                                            int fewest_bits, bool novices = false) {
+                                                            int fewest_bits, bool zero_points, bool novices = false) {
   std::vector<std::string> notes;
   if (novices) {
     notes.push_back("some experts are constant vectors (novices): slimtrim loads them; transformers, vLLM, SGLang and llama.cpp "
@@ -215,12 +216,18 @@ inline void set_widths(ordered_json& out, model_config const& before, model_conf
         "and so does modelling code that reads such lists; stock transformers, vLLM and llama.cpp do not");
   }
   if (format == "compressed-tensors") {
-    notes.push_back("weights as compressed-tensors pack-quantized: transformers, vLLM, SGLang");
-    if (fewest_bits < 4) notes.push_back("2- and 3-bit weights: no engine but slimtrim loads them");
+    if (fewest_bits < 4)
+      notes.push_back("weights as compressed-tensors pack-quantized, of 2 or 3 bits: no engine but slimtrim loads them");
+    else if (zero_points)
+      notes.push_back("weights as compressed-tensors pack-quantized with zero points: transformers does not load experts with them "
+                      "(symmetric ones, as in awq:4g128s, it does); --format awq is read more widely");
+    else
+      notes.push_back("weights as compressed-tensors pack-quantized: transformers, vLLM, SGLang");
   }
   if (format == "fp8") notes.push_back("weights as 8-bit floats, copied as they were: whoever loads the input's");
   if (format == "awq") notes.push_back("weights as AutoAWQ GEMM: transformers, vLLM");
-  if (format == "gptq") notes.push_back("weights as GPTQ version 1: transformers, vLLM, GPTQModel");
+  if (format == "gptq")
+    notes.push_back("weights as GPTQ version 1: transformers, vLLM, GPTQModel (its version 7 wants Mixtral's experts renamed: docs/formats.md)");
   return notes;
 }
 

@@ -6,10 +6,12 @@
 
 #include <slimtrim/core/error.hpp>
 #include <slimtrim/io/json.hpp>
+#include <slimtrim/io/printable.hpp>
 #include <slimtrim/model/model_config.hpp>
 #include <slimtrim/model/module.hpp>
 #include <slimtrim/pipeline/layer_plan.hpp>
 #include <slimtrim/pipeline/recipe.hpp>
+#include <slimtrim/pipeline/targets.hpp>
 
 #include <algorithm>
 #include <numeric>
@@ -47,6 +49,42 @@ struct plan {
   return result;
 }
 
+/// Throws `input_error` when a slim step names layers that the model does not have, matches none of its matrices, works on tokens
+/// that no layer's inputs tell (head, embedding, router), or comes to a matrix that an earlier one has packed.
+inline void check_slimming(plan const& p, model_config const& config, std::string const& place) {
+  for_each_module(config, [&](module_id id) {
+    step const* packed = nullptr;
+    std::vector<step const*> steps;
+    for (step const& s : p.slimming)
+      if (s.method != method::recover && is_target(s, *config.family, id)) steps.push_back(&s);
+    std::string_view const of = target_class(id.role);
+    for (std::size_t k = 0; k < steps.size(); ++k) {
+      auto const refuse = [&](std::string const& what) {
+        throw input_error(place, "step '" + short_form(*steps[k]) + "': '" + module_name(*config.family, id) + "': " + what);
+      };
+      if (needs_data(*steps[k]) && (of == "lm_head" || of == "embedding" || of == "router"))
+        refuse("works on tokens, and only experts, attention, shared_experts and dense have some: expected other targets");
+      if (packed != nullptr) refuse("expected once, is packed already by '" + short_form(*packed) + "'");
+      bool const scales_only = steps[k]->method == method::awq && k + 1 < steps.size() && steps[k + 1]->method == method::gptq;
+      if (is_quantization(steps[k]->method) && !scales_only) packed = steps[k];
+    }
+  });
+  for (step const& s : p.slimming) {
+    std::string const which = "step '" + short_form(s) + "': ";
+    for (index_t const layer : s.layers)
+      if (layer < 0 || layer >= config.layer_count())
+        throw input_error(place, which + "layers: expected 0 to " + std::to_string(config.layer_count() - 1) + ", found " +
+                                     std::to_string(layer));
+    bool any = false;
+    for_each_module(config, [&](module_id id) { any = any || is_target(s, *config.family, id); });
+    if (any) continue;
+    std::string targets;
+    for (std::string const& target : s.targets) targets += (targets.empty() ? "" : ", ") + printable(target);
+    throw input_error(place, which + "targets: expected some matrix of the model among them, found " +
+                                 (targets.empty() ? std::string("none in its layers") : targets));
+  }
+}
+
 /// Throws `input_error` that names the field when the plan does not fit the model or leaves nothing of it.
 /// `place` is where the plan came from.
 inline void check_plan(plan const& p, model_config const& config, std::string const& place) {
@@ -71,6 +109,7 @@ inline void check_plan(plan const& p, model_config const& config, std::string co
              " (the experts that a token takes), found " + std::to_string(layer.experts.size()));
   }
   if (!anything) refuse("field 'layers': expected at least one layer that stays");
+  check_slimming(p, config, place);
 }
 
 /// The dimensions of the model that the plan makes of `config`.

@@ -2,11 +2,14 @@
 #pragma once
 
 #include <slimtrim/io/json_fields.hpp>
+#include <slimtrim/pipeline/fingerprint.hpp>
 #include <slimtrim/pipeline/plan.hpp>
 #include <slimtrim/pipeline/recipe_toml.hpp>
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -60,9 +63,26 @@ namespace detail {
   return list;
 }
 
+// Throws `input_error` for a key that is not among `known`: a mistyped one would be an edit without effect.
+inline void refuse_unknown_keys(ordered_json const& object, std::initializer_list<std::string_view> known, std::string const& at,
+                                std::string const& place) {
+  if (!object.is_object()) throw input_error(place, (at.empty() ? std::string("the document") : "field '" + at + "'") + ": expected an object");
+  for (auto const& [key, value] : object.items()) {
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    std::string names;
+    for (std::string_view const name : known) names += (names.empty() ? "" : ", ") + std::string(name);
+    throw input_error(place, "field '" + (at.empty() ? "" : at + ".") + printable(key) + "': expected one of " + names);
+  }
+}
+
+// What a plan does, for telling whether somebody has changed it since.
+[[nodiscard]] inline std::string plan_digest(ordered_json const& layers, ordered_json const& slimming) {
+  return fingerprint_of(std::string_view(ordered_json{{"layers", layers}, {"slimming", slimming}}.dump()));
+}
+
 }  // namespace detail
 
-/// The plan as a JSON document; `read_plan` gives it back.
+/// The plan as a JSON document; `read_plan` gives it back. `digest` tells whether layers and slimming are still what `recipe` made.
 [[nodiscard]] inline ordered_json plan_json(plan const& p) {
   ordered_json layers = ordered_json::array();
   for (std::size_t i = 0; i < p.layers.size(); ++i) {
@@ -84,8 +104,9 @@ namespace detail {
   }
   ordered_json slimming = ordered_json::array();
   for (step const& s : p.slimming) slimming.push_back(to_toml(s));
-  return ordered_json{{"slimtrim_plan", 1},   {"recipe", p.recipe},     {"model", p.fingerprint},
-                      {"layers", layers},     {"slimming", slimming},   {"evidence", p.evidence}};
+  std::string const digest = detail::plan_digest(layers, slimming);
+  return ordered_json{{"slimtrim_plan", 1}, {"recipe", p.recipe},   {"model", p.fingerprint}, {"digest", digest},
+                      {"layers", layers},   {"slimming", slimming}, {"evidence", p.evidence}};
 }
 
 namespace detail {
@@ -163,7 +184,8 @@ class layer_plan_reader {
 }  // namespace detail
 
 /// Reads a plan. Throws `input_error` naming the field that is missing, of the wrong type or nonsense; whether it fits
-/// a model is for `check_plan` to say.
+/// a model is for `check_plan` to say. Where layers or slimming are not what `digest` says, the recipe's text ends in " (edited)".
+/// slimming: steps in TOML, or on one line as in a recipe.
 [[nodiscard]] inline plan read_plan(ordered_json const& document, std::string const& place) {
   auto const boolean = [&](ordered_json const& value, std::string const& key) {
     if (!value.is_boolean()) throw input_error(place, "field '" + key + "': expected true or false, found " + value.dump());
@@ -176,6 +198,7 @@ class layer_plan_reader {
   };
   if (integer_value(require_field(document, "slimtrim_plan", place), "slimtrim_plan", 0, 1000000, place) != 1)
     throw input_error(place, "field 'slimtrim_plan': expected version 1");
+  detail::refuse_unknown_keys(document, {"slimtrim_plan", "recipe", "model", "digest", "layers", "slimming", "evidence"}, "", place);
   plan p;
   p.recipe = text("recipe");
   p.fingerprint = text("model");
@@ -186,6 +209,7 @@ class layer_plan_reader {
     auto const number = integer_value(require_field(layers[i], "layer", place), at + ".layer", 0, 1 << 20, place);
     if (number != static_cast<index_t>(i))
       throw input_error(place, "field '" + at + ".layer': expected " + std::to_string(i) + ", found " + std::to_string(number));
+    detail::refuse_unknown_keys(layers[i], {"layer", "block", "attention", "feed_forward", "experts", "novices", "merges", "neurons"}, at, place);
     layer_plan layer;
     layer.block = boolean(require_field(layers[i], "block", place), at + ".block");
     layer.attention = boolean(require_field(layers[i], "attention", place), at + ".attention");
@@ -199,11 +223,23 @@ class layer_plan_reader {
   }
   ordered_json const& slimming = require_field(document, "slimming", place);
   if (!slimming.is_array()) throw input_error(place, "field 'slimming': expected a list");
-  for (ordered_json const& s : slimming) {
-    if (!s.is_string()) throw input_error(place, "field 'slimming': expected text");
-    for (step& parsed : parse_recipe_toml(s.get<std::string>(), place).steps) p.slimming.push_back(std::move(parsed));
+  for (std::size_t i = 0; i < slimming.size(); ++i) {
+    std::string const at = "field 'slimming[" + std::to_string(i) + "]'";
+    if (!slimming[i].is_string()) throw input_error(place, at + ": expected text");
+    auto const& one = slimming[i].get_ref<std::string const&>();
+    try {
+      recipe read = one.find("[[step]]") != one.npos ? parse_recipe_toml(one, "TOML") : parse_recipe(one);
+      for (step& parsed : read.steps) {
+        if (is_trim(parsed)) throw input_error(place, at + ": expected steps on matrices, found " + short_form(parsed) + ": what it drops is said in layers");
+        p.slimming.push_back(std::move(parsed));
+      }
+    } catch (usage_error const& e) {
+      throw input_error(place, at + ": " + e.what());
+    }
   }
   if (ordered_json const* const evidence = find_field(document, "evidence")) p.evidence = *evidence;
+  ordered_json const* const digest = find_field(document, "digest");
+  if (digest != nullptr && *digest != detail::plan_digest(layers, slimming)) p.recipe += " (edited)";
   return p;
 }
 

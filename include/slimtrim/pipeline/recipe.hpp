@@ -246,7 +246,7 @@ namespace detail {
     text += ':' + std::to_string(q.bits);
     if (q.group != 0) text += 'g' + std::to_string(q.group);
     if (q.zero_points != usual.zero_points) text += q.zero_points ? 'z' : 's';
-    if (q.scale != usual.scale && q.scale == scale_rule::mse) text += 'm';
+    if (q.scale != usual.scale && q.scale == scale_rule::mse && s.method != method::awq) text += 'm';
   }
   if (is_pruning(s.method)) {
     sparsity_step const& p = s.sparsity;

@@ -159,6 +159,7 @@ class step_reader {
       } else if (suffix == 's') {
         q.zero_points = false;
       } else if (suffix == 'm') {
+        if (result_.method == method::awq) fail("suffix: expected z or s: awq searches its ranges by itself", rest);
         q.scale = scale_rule::mse;
       } else {
         fail("suffix: expected z (zero points), s (symmetric) or m (searched scale)", std::string_view(&suffix, 1));

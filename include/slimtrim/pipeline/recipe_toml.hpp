@@ -139,6 +139,7 @@ class step_table_reader {
       q.descent = usual.descent;
     }
     if (table_.contains("zero_points")) q.zero_points = boolean("zero_points");
+    require(result_.method != method::awq || !table_.contains("scale"), "scale", "only with rtn or gptq: awq searches its ranges by itself");
     if (table_.contains("scale")) q.scale = choice<scale_rule>("scale", scale_rule_names);
     if (table_.contains("order")) q.order = choice<sweep_order>("order", sweep_order_names);
     if (table_.contains("scales")) q.scales = choice<channel_scales>("scales", channel_scales_names);

@@ -2,7 +2,7 @@
 // and which modules went and why.
 //
 // A report folder holds `<name>.<anything>.json`. What a file is shows in its keys: `bytes_in` compress, `perplexity` eval,
-// `layers_detail` inspect, `coverage` with `layers` statistics, `front` a planner's search. Files of one name belong together;
+// `decode_tps` bench, `layers_detail` inspect, `coverage` with `layers` statistics, `front` a planner's search. Files of one name belong together;
 // `base` is the original model.
 #pragma once
 
@@ -25,7 +25,7 @@ inline namespace v0 {
 struct report_documents {
   struct model {
     std::string name;
-    ordered_json compress = nullptr, evaluation = nullptr, inspection = nullptr;
+    ordered_json compress = nullptr, evaluation = nullptr, inspection = nullptr, speed = nullptr;
   };
   std::vector<model> models;  ///< `base` first, then by name
   ordered_json statistics = nullptr;
@@ -63,6 +63,8 @@ struct report_documents {
       model.compress = std::move(document);
     } else if (document.contains("perplexity")) {
       model.evaluation = std::move(document);
+    } else if (document.contains("decode_tps")) {
+      model.speed = std::move(document);
     } else if (document.contains("layers_detail")) {
       model.inspection = std::move(document);
     } else if (document.contains("coverage") && document.contains("layers") && document["layers"].is_array()) {
@@ -70,7 +72,7 @@ struct report_documents {
     }
   }
   for (auto& [name, model] : models)
-    if (!model.compress.is_null() || !model.evaluation.is_null() || !model.inspection.is_null())
+    if (!model.compress.is_null() || !model.evaluation.is_null() || !model.inspection.is_null() || !model.speed.is_null())
       documents.models.push_back(std::move(model));
   std::stable_sort(documents.models.begin(), documents.models.end(),
                    [](auto const& a, auto const& b) { return (a.name == "base") > (b.name == "base"); });
@@ -257,7 +259,7 @@ namespace detail {
       "</style></head><body>\n<h1>" + escape_markup(title) + "</h1>\n";
   if (!documents.models.empty()) {
     page += "<h2>What was made</h2>\n<table><tr><th>model</th><th>recipe</th><th>bytes</th><th>of base</th><th>active bytes "
-            "per token</th><th>KL mean (nats)</th><th>top-1 agreement</th><th>perplexity</th><th>tokens/s</th></tr>\n";
+            "per token</th><th>KL mean (nats)</th><th>top-1 agreement</th><th>perplexity</th><th>decoded tokens/s</th></tr>\n";
     double base_bytes = std::numeric_limits<double>::quiet_NaN();
     for (auto const& m : documents.models) {
       double const in = number_at(m.compress, "bytes_in");
@@ -275,7 +277,7 @@ namespace detail {
               (std::isfinite(detail::model_active_bytes(m)) ? short_number(detail::model_active_bytes(m) / 1e6, 4) + " MB"
                                                             : std::string("-")) +
               "</td>" + table_cell(number_at(m.evaluation, "kl_mean")) + table_cell(number_at(m.evaluation, "top1_agreement")) +
-              table_cell(number_at(m.evaluation, "perplexity"), 5) + table_cell(number_at(m.evaluation, "tokens_per_second"), 3) +
+              table_cell(number_at(m.evaluation, "perplexity"), 5) + table_cell(number_at(m.speed, "decode_tps"), 3) +
               "</tr>\n";
     }
     page += "</table>\n<p>KL is KL(base || model) per scored token; top-1 agreement is the share of tokens where both models rank the "

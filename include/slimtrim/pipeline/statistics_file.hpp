@@ -113,8 +113,8 @@ inline void save_statistics(model_statistics const& statistics, std::filesystem:
     reader.read(tensor, 0, std::as_writable_bytes(array.totals()));
   });
   if (reader.tensors().size() != expected)
-    throw input_error(place, "expected " + std::to_string(expected) + " tensors for this model, found " +
-                                 std::to_string(reader.tensors().size()));
+    throw input_error(place, "expected statistics of this model, with " + std::to_string(expected) + " tensors, found " +
+                                 std::to_string(reader.tensors().size()) + " (statistics of another model?)");
   tensor_info const& windows = reader.at("windows");
   if (windows.type != dtype::uint8 || windows.shape.size() != 2 || windows.shape[1] != 16)
     throw input_error(place, "tensor 'windows': expected U8 [n, 16]");

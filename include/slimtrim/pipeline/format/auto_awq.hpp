@@ -60,7 +60,7 @@ class auto_awq_format final : public packed_format {
                                           std::to_string(columns) + ", " + std::to_string(rows) + "]");
     packed_scheme scheme;
     scheme.bits = 4;
-    scheme.group = scales.shape[0] == 1 ? 0 : columns / scales.shape[0];
+    scheme.group = scales.shape[0] == 1 && detail::stated_group_size(from) != columns ? 0 : columns / scales.shape[0];
     scheme.zero_points = true;
     scheme.scales = detail::scale_type_of(from, scales);
     return scheme;

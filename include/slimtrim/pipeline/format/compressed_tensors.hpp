@@ -67,7 +67,7 @@ class compressed_tensors_format final : public packed_format {
     // Below 32 columns several widths need the same number of words: the one that config.json names is meant.
     for (int bits = 1; bits <= 8; ++bits)
       if (packed.shape == std::vector<index_t>{rows, packed_words(columns, bits)} &&
-          (scheme.bits == 0 || (names_bits(from, bits) && !names_bits(from, scheme.bits))))
+          (scheme.bits == 0 || (names(from, "num_bits", bits) && !names(from, "num_bits", scheme.bits))))
         scheme.bits = bits;
     if (scheme.bits == 0)
       throw input_error(from.place(), "tensor '" + printable(packed.name) + "': shape: expected the words of [" +
@@ -76,7 +76,8 @@ class compressed_tensors_format final : public packed_format {
     if (scales.shape.size() != 2 || scales.shape[0] != rows || scales.shape[1] < 1 || columns % scales.shape[1] != 0)
       throw input_error(from.place(), "tensor '" + printable(scales.name) + "': shape: expected [" +
                                           std::to_string(rows) + ", a divisor of " + std::to_string(columns) + "]");
-    scheme.group = scales.shape[1] == 1 ? 0 : columns / scales.shape[1];
+    // One scale a row is a channel's, or a group's that is as wide as the matrix: config.json says which was meant.
+    scheme.group = scales.shape[1] == 1 && !names(from, "group_size", columns) ? 0 : columns / scales.shape[1];
     scheme.zero_points = from.find(module + ".weight_zero_point") != nullptr;
     scheme.scales = detail::scale_type_of(from, scales);
     return scheme;
@@ -158,14 +159,15 @@ class compressed_tensors_format final : public packed_format {
 
  private:
   // Whether any group of the checkpoint's config.json has this number of bits.
-  [[nodiscard]] static bool names_bits(checkpoint const& from, int bits) {
+  // Whether some group of the configuration has this value.
+  [[nodiscard]] static bool names(checkpoint const& from, char const* key, index_t value) {
     ordered_json const* const quantization = find_field(from.config(), "quantization_config");
     ordered_json const* const groups = quantization != nullptr ? find_field(*quantization, "config_groups") : nullptr;
     if (groups == nullptr || !groups->is_object()) return false;
     for (ordered_json const& group : *groups) {
       ordered_json const* const weights = find_field(group, "weights");
-      ordered_json const* const stored = weights != nullptr ? find_field(*weights, "num_bits") : nullptr;
-      if (stored != nullptr && *stored == bits) return true;
+      ordered_json const* const stored = weights != nullptr ? find_field(*weights, key) : nullptr;
+      if (stored != nullptr && *stored == value) return true;
     }
     return false;
   }

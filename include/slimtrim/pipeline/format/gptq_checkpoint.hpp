@@ -74,7 +74,7 @@ class gptq_checkpoint_format final : public packed_format {
     if (scales.shape.size() != 2 || scales.shape[1] != rows || scales.shape[0] < 1)
       throw input_error(from.place(), "tensor '" + printable(scales.name) + "': shape: expected [groups, " +
                                           std::to_string(rows) + "]");
-    scheme.group = scales.shape[0] == 1 ? 0 : ceil_div(columns, scales.shape[0]);
+    scheme.group = scales.shape[0] == 1 && detail::stated_group_size(from) != columns ? 0 : ceil_div(columns, scales.shape[0]);
     scheme.zero_points = true;
     scheme.scales = detail::scale_type_of(from, scales);
     return scheme;

@@ -4,6 +4,7 @@
 
 #include <slimtrim/core/error.hpp>
 #include <slimtrim/io/checkpoint.hpp>
+#include <slimtrim/io/json_fields.hpp>
 #include <slimtrim/linalg/weight.hpp>
 #include <slimtrim/slim/quantize/quantized_matrix.hpp>
 
@@ -97,6 +98,14 @@ namespace detail {
       }
     }
   return bytes;
+}
+
+// group_size of quantization_config as AutoAWQ and GPTQ state it, 0 for none. One scale a row is a channel's, or a group's that is
+// as wide as the matrix: this says which was meant.
+[[nodiscard]] inline index_t stated_group_size(checkpoint const& from) {
+  ordered_json const* const quantization = find_field(from.config(), "quantization_config");
+  ordered_json const* const size = quantization != nullptr ? find_field(*quantization, "group_size") : nullptr;
+  return size != nullptr && size->is_number_unsigned() ? size->get<index_t>() : 0;
 }
 
 [[nodiscard]] inline scale_type scale_type_of(checkpoint const& from, tensor_info const& tensor) {
