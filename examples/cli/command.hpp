@@ -48,8 +48,8 @@ struct session {
 
   /// A remark for people, to stderr, unless --quiet.
   void note(std::string_view text) const;
-  /// Results, to stdout. Throws `system_failure` when they cannot be written.
-  void print(std::string_view text) const;
+  /// Results, to stdout; false when nobody reads on. Throws `system_failure` when they cannot be written.
+  bool print(std::string_view text) const;
 };
 
 class command {

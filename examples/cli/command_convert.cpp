@@ -64,7 +64,10 @@ class convert_command final : public command {
       json = {{"format", format_},         {"bytes_in", made.bytes_in}, {"bytes_out", made.bytes_out},
               {"expanded", made.expanded}, {"repacked", made.repacked}, {"passed_through", made.passed_through}};
     }
-    if (at.json) return at.print(slimtrim::json_text(json));
+    if (at.json) {
+      at.print(slimtrim::json_text(json));
+      return;
+    }
     at.print(out_ + ": " + bytes_text(json["bytes_out"].get<double>()) + " as " + format_ + ", of " +
              bytes_text(json["bytes_in"].get<double>()) + "\n");
   }

@@ -8,6 +8,7 @@
 #include <slimtrim/io/tokenizer.hpp>
 
 #include <chrono>
+#include <utility>
 
 namespace cli {
 
@@ -74,7 +75,7 @@ class generate_command final : public command {
     auto const begin = std::chrono::steady_clock::now();
     auto const all = run.generate(model, prompt, options, [&](std::uint32_t token) {
       made.push_back(token);
-      if (!at.json) show(at, words.decode(made), shown);
+      return at.json || show(at, words.decode(made), shown);
     });
     double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     double const rate = static_cast<double>(all.size()) / seconds;
@@ -88,13 +89,13 @@ class generate_command final : public command {
   }
 
  private:
-  /// Prints what is new, but for a character that is not complete yet.
-  static void show(session const& at, std::string const& text, std::string& shown) {
+  /// Prints what is new, but for a character that is not complete yet; false when nobody reads on.
+  static bool show(session const& at, std::string const& text, std::string& shown) {
     constexpr std::string_view unfinished = "\xef\xbf\xbd";
-    if (text.size() >= 3 && text.compare(text.size() - 3, 3, unfinished) == 0) return;
-    if (text.size() <= shown.size() || text.compare(0, shown.size(), shown) != 0) return;
-    at.print(std::string_view(text).substr(shown.size()));
-    shown = text;
+    if (text.size() >= 3 && text.compare(text.size() - 3, 3, unfinished) == 0) return true;
+    if (text.size() <= shown.size() || text.compare(0, shown.size(), shown) != 0) return true;
+    std::size_t const seen = std::exchange(shown, text).size();
+    return at.print(std::string_view(text).substr(seen));
   }
 
   std::string model_;

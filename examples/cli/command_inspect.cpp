@@ -37,7 +37,13 @@ class inspect_command final : public command {
     slimtrim::opened_model const model = slimtrim::open_model(model_);
     slimtrim::model_config const& config = model.config;
     slimtrim::inspection const seen = slimtrim::inspect(*model.files, config);
-    slimtrim::ordered_json const json = slimtrim::inspection_json(seen, config);
+    slimtrim::ordered_json json = slimtrim::inspection_json(seen, config);
+    std::string const packed = model.format ? (model.format->writes() ? std::string(model.format->method()) : "fp8") : "";
+    std::string recipe;
+    for (auto const& [key, value] : model.files->metadata())
+      if (key == "slimtrim.recipe") recipe = value;
+    json["packed"] = packed.empty() ? slimtrim::ordered_json(nullptr) : slimtrim::ordered_json(packed);
+    json["recipe"] = recipe.empty() ? slimtrim::ordered_json(nullptr) : slimtrim::ordered_json(recipe);
     if (at.json) {
       at.print(slimtrim::json_text(json));
       return;
@@ -52,6 +58,8 @@ class inspect_command final : public command {
       if (seen.components[i].bytes != 0) components.add(row(std::string(slimtrim::component_names[i]), seen.components[i]));
     components.add(row("all", seen.total));
     text += components.text();
+    if (!packed.empty()) text += "\npacked as " + packed + "\n";
+    if (!recipe.empty()) text += (packed.empty() ? "\n" : "") + ("made by slimtrim, recipe " + slimtrim::printable(recipe, 1000)) + "\n";
     if (by_layer_) text += "\n" + layer_table(seen, config);
     at.print(text);
   }

@@ -131,12 +131,11 @@ slimtrim::plan engine::decide(slimtrim::recipe const& recipe, slimtrim::decide_i
 std::vector<std::uint32_t> engine::generate(slimtrim::opened_model const& model,
                                             std::vector<std::uint32_t> const& prompt,
                                             slimtrim::generate_options const& options,
-                                            std::function<void(std::uint32_t)> const& on_token) const {
+                                            std::function<bool(std::uint32_t)> const& on_token) const {
   index_t made = 0;
   auto const seen = [&](index_t, std::uint32_t token) {
     slimtrim::report_progress(at_.progress, "generate", ++made, options.length);
-    on_token(token);
-    return true;
+    return on_token(token);
   };
   if (auto* const on_device = state_->on_device.get()) {
     refuse_small_cache(options.cache);

@@ -67,7 +67,7 @@ class engine {
   [[nodiscard]] std::vector<std::uint32_t> generate(slimtrim::opened_model const& model,
                                                     std::vector<std::uint32_t> const& prompt,
                                                     slimtrim::generate_options const& options,
-                                                    std::function<void(std::uint32_t)> const& on_token) const;
+                                                    std::function<bool(std::uint32_t)> const& on_token) const;
   /// Times a prefill of `prompt` and `length` greedy tokens after it, `rounds` times after one that is not counted;
   /// `after_round` runs after each.
   [[nodiscard]] std::vector<speed> measure(slimtrim::opened_model const& model, std::vector<std::uint32_t> const& prompt,

@@ -120,16 +120,17 @@ void session::note(std::string_view text) const {
   std::fwrite(out.data(), 1, out.size(), stderr);
 }
 
-void session::print(std::string_view text) const {
+bool session::print(std::string_view text) const {
   if (visible_progress != nullptr) visible_progress->clear();
   while (!text.empty()) {
     auto const written = ::write(STDOUT_FILENO, text.data(), text.size());
     if (written < 0 && errno == EINTR) continue;
     // Whoever read the results has seen enough (`slimtrim inspect m | head`).
-    if (written < 0 && errno == EPIPE) return;
+    if (written < 0 && errno == EPIPE) return false;
     if (written < 0) throw slimtrim::system_failure(std::string("stdout: ") + std::strerror(errno));
     text.remove_prefix(static_cast<std::size_t>(written));
   }
+  return true;
 }
 
 }  // namespace cli

@@ -153,6 +153,8 @@ TEST_CASE("block drop gives an ordinary model; self text needs no data") {
   std::string const out = (folder.path() / "b").string();
   (void)json_of({"compress", tiny, out, "--recipe", "block_drop:3", "--data", "self", "--tokens", "256", "--seq", "32"});
   ordered_json const seen = json_of({"inspect", out});
+  CHECK(seen.contains("packed"));
+  CHECK(seen["recipe"].is_string());
   CHECK(seen["layers"] == 5);
   ordered_json const text = json_of({"generate", out, "--prompt", "The city of", "--length", "8"});
   CHECK(text["tokens"] == 8);
