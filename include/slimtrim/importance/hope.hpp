@@ -13,7 +13,7 @@ inline namespace v0 {
 /// F_ij = (1/N_ij) sum over tokens that hold i and j of g_i |f_i| g_j |f_j|, row-major [experts, experts]; 0 where N_ij
 /// = 0.
 ///
-/// arXiv 2609.18916. Symmetric; F_jj is the mean squared weighted norm. Squared units of the residual stream.
+/// arXiv 2609.18916. Symmetric; F_jj is the mean squared weighted norm. Squared units of the residual stream. Cost experts².
 [[nodiscard]] inline std::vector<double> hope_matrix(layer_statistics const& layer) {
   index_t const n = layer.experts();
   std::vector<double> result(static_cast<std::size_t>(n * n));

@@ -40,6 +40,7 @@ inline constexpr std::array<gguf_type_row, 22> gguf_types{{
     if (row.number == number) return &row;
   return nullptr;
 }
+/// The row of a type that has one, as every named gguf_type does; numbers from a file go through find_gguf_type.
 [[nodiscard]] constexpr gguf_type_row const& gguf_type_info(gguf_type type) {
   return *find_gguf_type(static_cast<std::uint32_t>(type));
 }

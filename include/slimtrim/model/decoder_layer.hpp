@@ -97,7 +97,7 @@ struct model_ends {
   return result;
 }
 
-/// Embedding, last norm and head as `source` gives them.
+/// Embedding, last norm and head as `source` gives them. Throws `input_error` from the source.
 [[nodiscard]] inline model_ends load_ends(model_config const& config, weight_source const& source) {
   model_ends ends;
   ends.embedding = source.matrix({module_role::embedding, 0, 0});

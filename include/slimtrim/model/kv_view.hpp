@@ -15,6 +15,7 @@ inline namespace v0 {
 /// off by at most max |x| / 254 (1 + 2^-20).
 enum class kv_precision { floating, float16, int8 };
 
+/// Bits of one element.
 [[nodiscard]] constexpr index_t bits_of(kv_precision precision) {
   return precision == kv_precision::floating ? 32 : precision == kv_precision::float16 ? 16 : 8;
 }

@@ -84,7 +84,8 @@ class line_reader {
 }  // namespace detail
 
 /// The first `most` ids of a text file, or all when it has fewer. A long text is encoded from its beginning up to a
-/// point well behind the last wanted token, so that the cut does not show.
+/// point well behind the last wanted token, so that the cut does not show. Near linear in what is read; throws what
+/// reading the file and encoding its text throw.
 [[nodiscard]] inline std::vector<std::uint32_t> read_text_tokens(input_file const& file, std::uint64_t most,
                                                                  tokenizer const& encoder) {
   constexpr std::uint64_t margin_tokens = 4096;

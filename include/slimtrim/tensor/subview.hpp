@@ -1,4 +1,5 @@
-// Parts of a view: rows, columns, blocks, transposes. None of them touches an element.
+// Parts of a view: rows, columns, blocks, transposes. None of them touches an element or checks a bound: who takes views from
+// outside checks extents on entry.
 #pragma once
 
 #include <slimtrim/tensor/tensor_view.hpp>

@@ -28,7 +28,8 @@ class decoder {
   explicit decoder(detail::json_field const& field) : present_(true) { add(field); }
 
   /// The text of `tokens`. Bytes that are not UTF-8 become U+FFFD: one per maximal ill-formed subpart in a ByteLevel
-  /// step, one per byte of the run in a ByteFallback step.
+  /// step, one per byte of the run in a ByteFallback step. Linear in the text for each step, replacements by pattern apart; throws
+  /// `error` where one of those exceeds its limit.
   [[nodiscard]] std::string apply(std::vector<std::string> tokens, regex_workspace& work) const {
     for (step const& s : steps_) {
       if (std::holds_alternative<byte_level>(s)) {

@@ -49,7 +49,8 @@ inline void decompose(std::string_view line, bool compatibility, std::vector<utf
 
 }  // namespace detail
 
-/// `text` (valid UTF-8) in the given form. Near linear; needs 4 bytes for each code point of the longest line.
+/// `text` (valid UTF-8) in the given form. Near linear; needs 4 bytes for each code point of the longest line. Throws `error` for
+/// a code point that cannot be decomposed.
 [[nodiscard]] inline std::string to_unicode_form(std::string_view text, unicode_form form) {
   bool const compose = form == unicode_form::nfc || form == unicode_form::nfkc;
   bool const compatibility = form == unicode_form::nfkc || form == unicode_form::nfkd;
