@@ -1,5 +1,6 @@
 // From recipes to plans: what goes, in which order it is decided, and what is refused.
 #include <slimtrim/pipeline/decide.hpp>
+#include <slimtrim/pipeline/recipe_toml.hpp>
 
 #include <slimtrim/importance/reap_residual.hpp>
 
@@ -209,6 +210,17 @@ TEST_CASE("greedy_kl is never worse than one shot on its tokens, and exhaustive_
       CHECK(all.evidence[0]["kl"].get<double>() == doctest::Approx(damage(all)).epsilon(1e-6));
     }
   CHECK(has(message_of<usage_error>([&] { static_cast<void>(decide_plan("layer_drop:1@exhaustive_kl", measured())); }), "works on tokens"));
+}
+
+TEST_CASE("what cannot be carried out is refused before anything is measured") {
+  // No statistics and no text: the first step alone would be refused for want of them.
+  for (auto const& [toml, said] : {std::pair{"[[step]]\nmethod = \"layer_drop:2\"\nlayers = [0, 8]\n", "layer_drop:2: layers: expected 0 to 7, found 8"},
+                                   std::pair{"[[step]]\nmethod = \"layer_drop:2\"\n[[step]]\nmethod = \"rtn:4g128\"\nlayers = [9]\n", "layers: expected 0 to 7, found 9"},
+                                   std::pair{"[[step]]\nmethod = \"layer_drop:2\"\n[[step]]\nmethod = \"rtn:4g128\"\ntargets = [\"*none*\"]\n", "expected some matrix"}}) {
+    CAPTURE(toml);
+    recipe const r = load_recipe(toml);
+    CHECK(has(message_of<error>([&] { static_cast<void>(decide_recipe(r, {.model = &bundled()})); }), said));
+  }
 }
 
 TEST_CASE("random is what the seed says; protected and listed layers") {

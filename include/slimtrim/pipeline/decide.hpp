@@ -28,6 +28,17 @@ template <host_backend B>
   if (inputs.statistics != nullptr && inputs.statistics->model != fingerprint_of(*inputs.model->files))
     throw input_error(inputs.model->files->place(), "expected statistics of this model, found those of model " +
                                                         inputs.statistics->model);
+  // What cannot be carried out is refused before anything is measured.
+  model_config const& config = inputs.model->config;
+  plan asked = keep_everything(config);
+  for (step const& s : r.steps) {
+    if (!is_trim(s)) asked.slimming.push_back(s);
+    for (index_t const layer : s.layers)
+      if (is_trim(s) && layer >= config.layer_count())
+        throw usage_error(short_form(s) + ": layers: expected 0 to " + std::to_string(config.layer_count() - 1) + ", found " +
+                          std::to_string(layer));
+  }
+  check_slimming(asked, config, "recipe");
   decide_context<B> at(backend, inputs, options, tables_of(r));
   for (step const& s : r.steps) {
     if (!is_trim(s)) {
