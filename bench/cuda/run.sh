@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# On a machine with a Hopper GPU: compiles with nvcc, tests on the device, measures every kernel, and writes one table. Every piece takes
-# under ten minutes and leaves its result behind, so a run that was cut off goes on where it stood when the command is given again.
+# On a machine with a Hopper GPU: compiles with nvcc, tests on the device, measures every kernel and the paper's table, and writes one
+# table of all. Every piece takes under ten minutes and leaves its result behind, so a run that was cut off goes on where it stood when
+# the command is given again.
 # Needs nvcc with cuBLAS and cuSOLVER, and doctest's header for the tests; no CMake, no network.
 # Results stand in build/cuda/results: tests.log, <case>.json, <case>.log, table.md.
 #   OUT      folder that also gets table.md and everything as results.tgz, however the run ends (default: none)
 #   RESUME   results.tgz of an earlier run, taken over where pieces are missing (default: .deps/results.tgz, where it exists)
 #   COMMIT   what is measured, where git cannot be asked
 #   BUDGET   seconds after which no further piece is begun; exit code 75 then, "again, please" (default 540)
-#   CASES    pieces (default: tests rows products moe_layer gptq awq)
+#   CASES    pieces (default: tests rows products moe_layer gptq awq paper_table)
 #   DOCTEST  folder that holds doctest/doctest.h (default: looked for in /usr/include and .deps)
 #   SANITIZE 1: also compute-sanitizer's four tools over the kernel tests, each a piece
 #   COMPILE_ONLY 1: stop when everything is compiled (needs no device)
@@ -32,6 +33,10 @@ finish() {
     echo "| what | measured | must | aim | reached |"
     echo "|---|---|---|---|---|"
     cat "$out"/*.json.md 2>/dev/null
+    if [ -f "$out/paper_table/table.md" ]; then
+      echo
+      cat "$out/paper_table/table.md"
+    fi
   } >"$out/table.md"
   if [ -n "${OUT:-}" ]; then
     mkdir -p "$OUT"
@@ -45,7 +50,7 @@ for folder in "${DOCTEST:-}" /usr/include "$PWD/.deps"; do
   [ -n "$folder" ] && [ -f "$folder/doctest/doctest.h" ] && doctest="$folder" && break
 done
 pieces=()
-for piece in ${CASES:-tests rows products moe_layer gptq awq}; do
+for piece in ${CASES:-tests rows products moe_layer gptq awq paper_table}; do
   if [ "$piece" = tests ] && [ -z "${doctest:-}" ]; then echo "no doctest/doctest.h: set DOCTEST; without tests"; continue; fi
   pieces+=("$piece")
   if [ "$piece" = tests ] && [ "${SANITIZE:-0}" = 1 ]; then pieces+=(memcheck racecheck synccheck initcheck); fi
@@ -71,6 +76,7 @@ fi
 linked() { "$nvcc" -o "$objects/$1" $(awk -v kind="$2" -v folder="$objects" 'index($2, kind) == 1 { print folder "/" $2 ".o" }' "$list") -lcublas -lcusolver; }
 linked bench_cuda bench_ || exit 1
 if [ -n "$doctest" ]; then linked device_tests test_ || exit 1; fi
+COMPILE_ONLY=1 bench/cuda/paper_table/run.sh || exit 1
 echo "compiled in $((SECONDS - begun)) s, commit $commit"
 [ "${COMPILE_ONLY:-0}" = 1 ] && exit 0
 
@@ -96,6 +102,12 @@ for piece in "${pieces[@]}"; do
         >"$out/$piece.log" 2>&1
       code=$?
       tail -n 3 "$out/$piece.log"
+      ;;
+    paper_table)
+      BUDGET="$left" OUT="$out/paper_table" bench/cuda/paper_table/run.sh 2>&1 | tee "$out/$piece.log"
+      code=${PIPESTATUS[0]}
+      [ "$code" = 77 ] && exit 77
+      [ "$code" = 75 ] && exit 75
       ;;
     *)
       timeout "$left" "$objects/bench_cuda" "$out/$piece.json" "$commit" "$piece" 2>&1 | tee "$out/$piece.log"
