@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace cli {
 
@@ -54,17 +56,21 @@ class report_command final : public command {
  private:
   [[nodiscard]] static table table_of(slimtrim::report_documents const& documents) {
     using slimtrim::detail::number_at;
-    table rows({"model", "recipe", "MB", "active MB/token", "KL", "top-1", "same experts", "perplexity", "decoded tokens/s"});
+    bool const speeds = std::any_of(documents.models.begin(), documents.models.end(), [](auto const& m) { return !m.speed.is_null(); });
+    std::vector<std::string> heads{"model", "recipe", "MB", "active MB/token", "KL", "top-1", "same experts", "perplexity"};
+    if (speeds) heads.push_back("decoded tokens/s");
+    table rows(std::move(heads));
     auto const cell = [](double value, int digits) { return slimtrim::short_number(value, digits); };
     for (auto const& m : documents.models) {
       std::string recipe = m.compress.is_object() ? m.compress.value("recipe", std::string()) : std::string(m.name == "base" ? "original" : "-");
       // Recipes that only TOML can say have several lines.
       std::replace(recipe.begin(), recipe.end(), '\n', ' ');
-      rows.add({m.name, recipe, cell(slimtrim::detail::model_bytes(m) / 1e6, 4),
+      std::vector<std::string> cells{m.name, recipe, cell(slimtrim::detail::model_bytes(m) / 1e6, 4),
                 cell(slimtrim::detail::model_active_bytes(m) / 1e6, 4), cell(number_at(m.evaluation, "kl_mean"), 3),
                 cell(number_at(m.evaluation, "top1_agreement"), 3),
-                cell(number_at(m.evaluation, "chosen_agreement"), 3), cell(number_at(m.evaluation, "perplexity"), 4),
-                cell(number_at(m.speed, "decode_tps"), 3)});
+                cell(number_at(m.evaluation, "chosen_agreement"), 3), cell(number_at(m.evaluation, "perplexity"), 4)};
+      if (speeds) cells.push_back(cell(number_at(m.speed, "decode_tps"), 5));
+      rows.add(std::move(cells));
     }
     return rows;
   }
