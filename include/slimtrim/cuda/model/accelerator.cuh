@@ -7,15 +7,14 @@
 
 #include <slimtrim/cuda/backend.cuh>
 #include <slimtrim/cuda/model/accelerated_fit.cuh>
+#include <slimtrim/cuda/model/held_weights.cuh>
 #include <slimtrim/cuda/model/model.cuh>
 #include <slimtrim/cuda/model/observed_layer.cuh>
-#include <slimtrim/cuda/model/same_layer.hpp>
 #include <slimtrim/cuda/model/slimming_functions.cuh>
 #include <slimtrim/model/accelerator.hpp>
 
 #include <algorithm>
 #include <cstdint>
-#include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -35,7 +34,7 @@ class device_accelerator final : public accelerator {
 
  public:
   explicit device_accelerator(cudaStream_t stream, slimming_functions const& slimming = {}, std::size_t held_halves = 4)
-      : backend_(stream), slimming_(slimming), held_halves_(std::max<std::size_t>(held_halves, 2)) {}
+      : backend_(stream), slimming_(slimming), held_(backend_.on(), held_halves) {}
 
   void layer(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
              layer_hooks const& hooks) override {
@@ -54,7 +53,7 @@ class device_accelerator final : public accelerator {
               matrix_view<float> logits) override {
     std::lock_guard const lock(mutex_);
     index_t const n = X.extent(0);
-    held_head& held = find_head(config, ends);
+    held_head& held = held_.head(config, ends);
     auto const padded = held.shape->padded_hidden;
     auto const stream = on().template scratch_for<float>(n * padded);
     auto const normed = on().template scratch_for<T>(n * padded);
@@ -153,9 +152,9 @@ class device_accelerator final : public accelerator {
       expects_equal(static_cast<index_t>(held_out.size()), residual.extent(0), "residual_fit_experts", "marks of held-out tokens");
     expects_equal(X.extent(0), residual.extent(0), "residual_fit_experts", "rows of the stream");
     std::lock_guard const lock(mutex_);
-    decoder_layer half = weights;
-    half.attention.reset();
-    held_layer& held = find(config, std::move(half));
+    held_layer<T>* const half = held_.feed_forward(config, weights);
+    expects(half != nullptr, "residual_fit_experts", "layer: expected one with a second half");
+    held_layer<T> const& held = *half;
     device_buffer<float> const stream(X.extent(0) * held.shape->padded_hidden), lacking(residual.size());
     auto const S = stream.matrix(X.extent(0), held.shape->padded_hidden), E = lacking.matrix(residual.extent(0), residual.extent(1));
     upload_rows_of(X, S);
@@ -217,23 +216,6 @@ class device_accelerator final : public accelerator {
  private:
   static constexpr index_t least_solved = 512;  // columns of a system below which moving it costs as much as solving it
 
-  struct held_layer {
-    decoder_layer source;  // keeps what identifies it alive
-    layer_shape const* shape;
-    device_layer<T> layer;
-  };
-  struct held_head {
-    weight source;
-    std::vector<float> source_norm;
-    layer_shape const* shape;
-    device_buffer<float> norm;
-    device_tiles head;
-  };
-  struct known_shape {
-    model_config config;
-    layer_shape shape;
-  };
-
   // What of a layer runs, and whether the stream between its halves is told.
   struct halves {
     bool attention = false, feed_forward = false, residual = false;
@@ -253,19 +235,10 @@ class device_accelerator final : public accelerator {
   void run_locked(model_config const& config, decoder_layer const& weights, matrix_view<float> X, index_t window,
                   halves const& wanted, layer_hooks const& hooks, told_later& later) {
     index_t const n = X.extent(0);
-    held_layer *first = nullptr, *second = nullptr;
-    if (wanted.attention && weights.attention) {
-      decoder_layer half;
-      half.attention = weights.attention;
-      first = &find(config, std::move(half));
-      workspace(*first, n);
-    }
-    if (wanted.feed_forward && (weights.dense || weights.moe)) {
-      decoder_layer half = weights;
-      half.attention.reset();
-      second = &find(config, std::move(half));
-      workspace(*second, n);
-    }
+    held_layer<T>* const first = wanted.attention ? held_.attention(config, weights) : nullptr;
+    held_layer<T>* const second = wanted.feed_forward ? held_.feed_forward(config, weights) : nullptr;
+    for (held_layer<T> const* const half : {first, second})
+      if (half != nullptr) workspace(*half, n);
     layer_workspace<T>& work = work_;
     if (first != nullptr || second != nullptr) upload_rows_of(X, work.X(n));
     if (first != nullptr) {
@@ -304,20 +277,11 @@ class device_accelerator final : public accelerator {
   void sum_window(model_config const& config, decoder_layer const& weights, matrix_view<float> X,
                   layer_statistics_options const& wanted, layer_sums& sums) {
     index_t const n = X.extent(0), hidden = config.hidden;
-    layer_shape const& shape = shape_of(config);
-    held_layer *first = nullptr, *second = nullptr;
-    if (weights.attention) {
-      decoder_layer half;
-      half.attention = weights.attention;
-      first = &find(config, std::move(half));
-      workspace(*first, n);
-    }
-    if (weights.dense || weights.moe) {
-      decoder_layer half = weights;
-      half.attention.reset();
-      second = &find(config, std::move(half));
-      workspace(*second, n);
-    }
+    layer_shape const& shape = held_.shape_of(config);
+    held_layer<T>* const first = held_.attention(config, weights);
+    held_layer<T>* const second = held_.feed_forward(config, weights);
+    for (held_layer<T> const* const half : {first, second})
+      if (half != nullptr) workspace(*half, n);
     index_t const padded = shape.padded_hidden, size = n * padded;
     auto const memory = on().template scratch_for<float>(5 * size);
     auto const part = [&](index_t i) { return device_matrix<float>(memory.data() + i * size, n, padded); };
@@ -366,7 +330,7 @@ class device_accelerator final : public accelerator {
   }
 
   // Keys and values of the windows, and what attention needs besides them.
-  void make_room(held_layer const& held, index_t n, index_t window, index_t width) {
+  void make_room(held_layer<T> const& held, index_t n, index_t window, index_t width) {
     index_t const sequences = n / window;
     if (keys_.size() < n * width) {
       keys_ = device_buffer<T>(n * width);
@@ -383,35 +347,7 @@ class device_accelerator final : public accelerator {
       attention_ = attention_workspace(on(), sequences, heads, 1);
   }
 
-  layer_shape const& shape_of(model_config const& config) {
-    for (known_shape const& each : shapes_)
-      if (detail::same_shape(each.config, config)) return each.shape;
-    shapes_.push_back({config, layer_shape(on(), config)});
-    return shapes_.back().shape;
-  }
-  held_layer& find(model_config const& config, decoder_layer half) {
-    layer_shape const& shape = shape_of(config);
-    for (auto at = layers_.begin(); at != layers_.end(); ++at)
-      if (at->shape == &shape && detail::same_layer(at->source, half)) {
-        layers_.splice(layers_.begin(), layers_, at);
-        return layers_.front();
-      }
-    while (layers_.size() >= held_halves_) layers_.pop_back();
-    device_layer<T> uploaded(on(), shape, half);
-    layers_.push_front({std::move(half), &shape, std::move(uploaded)});
-    return layers_.front();
-  }
-  held_head& find_head(model_config const& config, model_ends const& ends) {
-    layer_shape const& shape = shape_of(config);
-    for (held_head& each : heads_)
-      if (each.shape == &shape && detail::same_weight(each.source, ends.head) && each.source_norm == ends.final_norm)
-        return each;
-    while (heads_.size() >= 2) heads_.pop_front();  // a model and its base
-    heads_.push_back({ends.head, ends.final_norm, &shape, upload_floats(on(), ends.final_norm),
-                      upload_tiles<T>(on(), ends.head.view, ends.head.rows())});
-    return heads_.back();
-  }
-  layer_workspace<T>& workspace(held_layer const& held, index_t n) {
+  layer_workspace<T>& workspace(held_layer<T> const& held, index_t n) {
     layer_extents most = extents_;
     most.include(held.layer);
     bool const larger = most.experts > extents_.experts || most.top_k > extents_.top_k || most.width > extents_.width ||
@@ -456,10 +392,7 @@ class device_accelerator final : public accelerator {
   std::mutex mutex_;
   cuda_backend backend_;
   slimming_functions slimming_;
-  std::size_t held_halves_;
-  std::list<known_shape> shapes_{};
-  std::list<held_layer> layers_{};
-  std::list<held_head> heads_{};
+  held_weights<T> held_;
   layer_extents extents_{};
   layer_workspace<T> work_{};
   layer_shape const* work_shape_ = nullptr;
