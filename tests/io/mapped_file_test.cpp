@@ -3,12 +3,17 @@
 #include <slimtrim/io/mapped_file.hpp>
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -51,6 +56,31 @@ TEST_CASE("the mapping shows the file, also after a move and after a release") {
   mapped_file third;
   third = std::move(second);
   CHECK(std::to_integer<char>(third.bytes()[50'000]) == 'b');
+}
+
+TEST_CASE("all of a range is read ahead, not only what the system takes for one advice") {
+  temporary_folder const folder;
+  std::size_t const size = std::size_t{16} << 20, page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  put(folder / "x", std::string(size, 'x'));
+  {
+    int const file = ::open((folder / "x").c_str(), O_RDONLY);
+    REQUIRE(file >= 0);
+    REQUIRE(::fsync(file) == 0);
+    static_cast<void>(::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED));
+    ::close(file);
+  }
+  mapped_file const file(input_file::open(folder / "x"));
+  std::vector<unsigned char> there(size / page);
+  auto const pages_there = [&] {
+    REQUIRE(::mincore(const_cast<std::byte*>(file.bytes().data()), size, there.data()) == 0);
+    return std::count_if(there.begin(), there.end(), [](unsigned char p) { return (p & 1) != 0; });
+  };
+  bool const cold = pages_there() == 0;  // a file system in memory has them always
+  auto const all = static_cast<std::ptrdiff_t>(there.size());
+  file.prefetch(0, size / 2);
+  for (int i = 0; i < 500 && pages_there() < all / 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  CHECK(pages_there() >= all / 2);
+  if (cold) CHECK(pages_there() < all);
 }
 
 TEST_CASE("an empty file maps to nothing") {

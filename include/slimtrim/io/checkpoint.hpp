@@ -145,7 +145,7 @@ class checkpoint {
     files_[tensor.shard].release(tensor.offset, tensor.bytes);
   }
   void release(std::string_view name) const { release(at(name)); }
-  /// Asks the system to start reading the tensor.
+  /// Has the tensor read into the system's memory; may wait for the disk.
   void prefetch(tensor_info const& tensor) const noexcept {
     files_[tensor.shard].prefetch(tensor.offset, tensor.bytes);
   }

@@ -59,11 +59,17 @@ class mapped_file {
     if (length != 0) advise(offset - before, whole, MADV_DONTNEED);
   }
 
-  /// Asks the system to start reading `[offset, offset + length)` now.
-  void prefetch(std::uint64_t offset, std::uint64_t length) const noexcept { advise(offset, length, MADV_WILLNEED); }
+  /// Has `[offset, offset + length)` read into the system's memory; waits while the disk's queue is full.
+  void prefetch(std::uint64_t offset, std::uint64_t length) const noexcept {
+    // Linux reads no more for one advice than it reads ahead by itself, by default this much; the rest would be dropped.
+    for (std::uint64_t at = 0; at < length; at += advised) {
+      advise(offset + at, length - at < advised ? length - at : advised, MADV_WILLNEED);
+      if (offset + at >= bytes_.size()) break;
+    }
+  }
 
  private:
-  static constexpr std::uint64_t fault_around = std::uint64_t{64} << 10;
+  static constexpr std::uint64_t fault_around = std::uint64_t{64} << 10, advised = std::uint64_t{128} << 10;
 
   void advise(std::uint64_t offset, std::uint64_t length, int advice) const noexcept {
     if (offset >= bytes_.size() || length == 0) return;

@@ -7,6 +7,7 @@
 #include <slimtrim/model/decoder_layer.hpp>
 #include <slimtrim/model/forward.hpp>
 #include <slimtrim/model/plain_weights.hpp>
+#include <slimtrim/model/read_ahead.hpp>
 #include <slimtrim/model/read_model_config.hpp>
 
 #include <memory>
@@ -48,7 +49,9 @@ struct model {
 template <class Visit>
 void stream_layers(model_config const& config, weight_source const& source, Visit&& visit,
                    progress_callback const& on_progress = {}) {
+  read_ahead ahead(source);
   for (index_t i = 0; i < config.layer_count(); ++i) {
+    ahead.begin_layer(config, i + 1);
     report_progress(on_progress, "layers", i, config.layer_count());
     {
       decoder_layer weights = load_layer(config, source, i);

@@ -55,6 +55,9 @@ class plain_weights final : public weight_source {
       if (auto const* const tensor = files_->find(module_name(*config_.family, id))) files_->release(*tensor);
     });
   }
+  void prefetch(module_id id) const override {
+    if (auto const* const tensor = files_->find(module_name(*config_.family, id))) files_->prefetch(*tensor);
+  }
 
  private:
   tensor_info const& find_checked(module_id id) const {

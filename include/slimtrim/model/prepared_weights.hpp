@@ -3,6 +3,7 @@
 
 #include <slimtrim/linalg/weight.hpp>
 #include <slimtrim/model/model.hpp>
+#include <slimtrim/model/read_ahead.hpp>
 #include <slimtrim/model/weight_source.hpp>
 
 #include <concepts>
@@ -37,6 +38,7 @@ class prepared_weights final : public weight_source {
   }
   [[nodiscard]] std::vector<float> vector(module_id id) const override { return source_.vector(id); }
   void release(index_t layer) const override { source_.release(layer); }
+  void prefetch(module_id id) const override { source_.prefetch(id); }
 
  private:
   B const& backend_;
@@ -51,7 +53,9 @@ template <host_backend B>
     prepared_weights<B> const prepared(backend, source);
     model result{std::move(config), {}, {}};
     result.ends = load_ends(result.config, prepared);
+    read_ahead ahead(source);
     for (index_t i = 0; i < result.config.layer_count(); ++i) {
+      ahead.begin_layer(result.config, i + 1);
       result.layers.push_back(load_layer(result.config, prepared, i));
       source.release(i);
     }

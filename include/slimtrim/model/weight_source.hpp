@@ -27,6 +27,9 @@ class weight_source {
   /// Nobody will look at layer `layer` for a while: memory that can be read again may be given back. Weights handed out
   /// before stay valid.
   virtual void release(index_t layer) const { static_cast<void>(layer); }
+  /// The module will be asked for soon: brings what it is made of into memory that can be given back at any time, and may wait for
+  /// the disk meanwhile (read_ahead.hpp has a thread for that). Modules that are not there are passed over.
+  virtual void prefetch(module_id id) const { static_cast<void>(id); }
 };
 
 }  // namespace v0

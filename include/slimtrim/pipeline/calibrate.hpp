@@ -2,6 +2,7 @@
 #pragma once
 
 #include <slimtrim/core/progress.hpp>
+#include <slimtrim/model/read_ahead.hpp>
 #include <slimtrim/pipeline/model_statistics.hpp>
 #include <slimtrim/pipeline/statistics_observer.hpp>
 #include <slimtrim/pipeline/window_streams.hpp>
@@ -115,6 +116,7 @@ template <host_backend B>
 
   model_ends const ends = load_ends(config, *model.weights);
   workspace_pool workspaces;
+  read_ahead ahead(*model.weights);
   std::uint64_t const streams_held = options.tables.blocks ? static_cast<std::uint64_t>(config.layer_count()) + 1 : 1;
   index_t const chunk = windows_within(options.activation_bytes / streams_held, windows.sequence, config.hidden);
   for (index_t first = 0; first < windows.count(); first += chunk) {
@@ -122,6 +124,7 @@ template <host_backend B>
     window_streams streams(ends, windows, first, count);
     std::vector<window_streams> history;
     for (index_t i = 0; i < config.layer_count(); ++i) {
+      ahead.begin_layer(config, i + 1);
       report_progress(options.progress, "calibrate", first * config.layer_count() + i * count,
                       windows.count() * config.layer_count());
       if (options.tables.blocks) history.push_back(streams.clone());

@@ -7,6 +7,7 @@
 // In memory: one layer, its changed form, the Hessians of a group of experts, and the two streams.
 #pragma once
 
+#include <slimtrim/model/read_ahead.hpp>
 #include <slimtrim/pipeline/calibrated_attention.hpp>
 #include <slimtrim/pipeline/calibrated_context.hpp>
 #include <slimtrim/pipeline/calibrated_feed_forward.hpp>
@@ -37,7 +38,10 @@ class calibrated_pass {
 
   void run() {
     index_t const layers = at_.input.config.layer_count();
+    read_ahead ahead(*at_.input.weights);
     for (index_t i = 0; i < layers; ++i) {
+      bool const skipped = !at_.original && resumption_.finished && i + 1 < layers && resumption_.finished(i + 1);
+      if (!skipped) ahead.begin_layer(at_.input.config, i + 1);
       report_progress(at_.options.progress, "slim", i, layers);
       run_layer(i);
       at_.input.weights->release(i);

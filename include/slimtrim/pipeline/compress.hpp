@@ -8,6 +8,7 @@
 #include <slimtrim/core/progress.hpp>
 #include <slimtrim/io/atomic_folder.hpp>
 #include <slimtrim/io/sharded_writer.hpp>
+#include <slimtrim/model/read_ahead.hpp>
 #include <slimtrim/pipeline/calibrated_pass.hpp>
 #include <slimtrim/pipeline/compress_journal.hpp>
 #include <slimtrim/pipeline/fingerprint.hpp>
@@ -283,6 +284,7 @@ compress_result compress(B const& backend, opened_model const& input, plan const
     report();
   }
 
+  constexpr std::size_t modules_ahead = 8;  // whose pages are read while one is slimmed
   detail::tensor_copier copy;
   bool const scaled = std::any_of(modules.slimmed.begin(), modules.slimmed.end(),
                                   [](slimmed_module const& m) { return wants_scales(&m); });
@@ -342,9 +344,19 @@ compress_result compress(B const& backend, opened_model const& input, plan const
   }
   for (copied_tensor const* each : waiting)
     if (taken_over.count(each->name) == 0) copy_now(*each);
+  std::vector<slimmed_module const*> left;
+  std::vector<module_id> left_ids;
   for (slimmed_module const& m : modules.slimmed) {
     bool const in_layers = is_attention_role(m.from.role) || is_feed_forward_role(m.from.role);
     if (calibrated && in_layers && m.from.role != module_role::router) continue;
+    left.push_back(&m);
+    left_ids.push_back(m.to);
+  }
+  read_ahead ahead(*trimmed.weights);
+  ahead.begin(std::move(left_ids), 0);
+  for (std::size_t i = 0; i < left.size(); ++i) {
+    slimmed_module const& m = *left[i];
+    ahead.go_on(i + modules_ahead);
     try {
       // Through the plan, so that a router has only the rows of the experts that stay.
       finish(m, slim_matrix(backend, trimmed.weights->matrix(m.to).view, m));

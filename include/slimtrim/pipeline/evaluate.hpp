@@ -2,6 +2,7 @@
 #pragma once
 
 #include <slimtrim/core/progress.hpp>
+#include <slimtrim/model/read_ahead.hpp>
 #include <slimtrim/pipeline/open_model.hpp>
 #include <slimtrim/pipeline/scores.hpp>
 #include <slimtrim/pipeline/window_streams.hpp>
@@ -125,6 +126,9 @@ template <host_backend B>
   model_ends const base_ends = base != nullptr ? load_ends(base->config, *base->weights) : model_ends{};
   bool const compare_choices = base != nullptr && detail::same_layers(model.config, base->config);
   workspace_pool workspaces;
+  read_ahead ahead(*model.weights);
+  std::optional<read_ahead> base_ahead;
+  if (base != nullptr) base_ahead.emplace(*base->weights);
   window_scores total;
   index_t chosen_pairs = 0, chosen_same = 0;
   double seconds = 0;
@@ -147,6 +151,7 @@ template <host_backend B>
         theirs.emplace(base->config.layer(i), count * windows.sequence);
       }
       if (i < model.config.layer_count()) {
+        ahead.begin_layer(model.config, i + 1);
         decoder_layer const weights = load_layer(model.config, *model.weights, i);
         auto const begin = std::chrono::steady_clock::now();
         if (choices) {
@@ -159,6 +164,7 @@ template <host_backend B>
         model.weights->release(i);
       }
       if (base != nullptr && i < base->config.layer_count()) {
+        base_ahead->begin_layer(base->config, i + 1);
         decoder_layer const weights = load_layer(base->config, *base->weights, i);
         if (choices) {
           base_streams->run_layer_observed(backend, base->config, weights, i, workspaces,

@@ -1,6 +1,7 @@
 // How far many changed models lie from one base, on the same windows: the base runs once.
 #pragma once
 
+#include <slimtrim/model/read_ahead.hpp>
 #include <slimtrim/pipeline/evaluate.hpp>
 
 #include <cmath>
@@ -44,7 +45,11 @@ class kl_meter {
     first = std::min(first, model.config.layer_count());
     window_streams streams = first > 0 ? before_[static_cast<std::size_t>(first)].clone()
                                        : window_streams(ends, windows_, 0, windows_.count());
-    for (index_t i = first; i < model.config.layer_count(); ++i) run_layer(model, i, streams);
+    read_ahead ahead(*model.weights);
+    for (index_t i = first; i < model.config.layer_count(); ++i) {
+      ahead.begin_layer(model.config, i + 1);
+      run_layer(model, i, streams);
+    }
     double sum = 0;
     index_t tokens = 0;
     for (window_scores const& each : detail::score_streams(backend_, model.config, ends, streams, &base_.config, &*ends_,

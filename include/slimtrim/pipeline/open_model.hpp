@@ -42,15 +42,24 @@ class packed_weights final : public weight_source {
   [[nodiscard]] std::vector<float> vector(module_id id) const override { return plain_.vector(id); }
   void release(index_t layer) const override {
     for_each_layer_module(config_, layer, [&](module_id id) {
-      std::string const prefix = module_stem(*config_.family, id) + ".";
-      auto const& tensors = files_->tensors();
-      auto at = std::lower_bound(tensors.begin(), tensors.end(), prefix,
-                                 [](tensor_info const& tensor, std::string const& key) { return tensor.name < key; });
-      for (; at != tensors.end() && at->name.compare(0, prefix.size(), prefix) == 0; ++at) files_->release(*at);
+      for_each_tensor(id, [&](tensor_info const& tensor) { files_->release(tensor); });
     });
+  }
+  void prefetch(module_id id) const override {
+    for_each_tensor(id, [&](tensor_info const& tensor) { files_->prefetch(tensor); });
   }
 
  private:
+  // Those that a module is packed in.
+  template <class Visit>
+  void for_each_tensor(module_id id, Visit&& visit) const {
+    std::string const prefix = module_stem(*config_.family, id) + ".";
+    auto const& tensors = files_->tensors();
+    auto at = std::lower_bound(tensors.begin(), tensors.end(), prefix,
+                               [](tensor_info const& tensor, std::string const& key) { return tensor.name < key; });
+    for (; at != tensors.end() && at->name.compare(0, prefix.size(), prefix) == 0; ++at) visit(*at);
+  }
+
   std::shared_ptr<checkpoint const> files_;
   model_config config_;
   std::shared_ptr<packed_format const> format_;

@@ -55,6 +55,13 @@ class planned_weights final : public weight_source {
   }
 
   void release(index_t layer) const override { input_.weights->release(sources_[static_cast<std::size_t>(layer)]); }
+  void prefetch(module_id id) const override {
+    module_id const from = source_of(id);
+    merge_group const* const group =
+        is_expert_matrix_role(id.role) ? plan_.layer(from.layer).find_merge(from.expert) : nullptr;
+    if (group == nullptr) return input_.weights->prefetch(from);
+    for (index_t const expert : group->members) input_.weights->prefetch({from.role, from.layer, expert});
+  }
 
  private:
   [[nodiscard]] module_id source_of(module_id id) const {

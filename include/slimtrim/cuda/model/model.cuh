@@ -8,6 +8,7 @@
 #include <slimtrim/cuda/embed.cuh>
 #include <slimtrim/cuda/model/decoder_layer.cuh>
 #include <slimtrim/model/model_config.hpp>
+#include <slimtrim/model/read_ahead.hpp>
 #include <slimtrim/model/weight_source.hpp>
 
 #include <cstdint>
@@ -62,7 +63,9 @@ struct device_model {
     index_t const count = config.layer_count();
     try {
       ends = device_ends<T>(on, shape, load_ends(config, source));
+      read_ahead ahead(source);
       for (; i < count; ++i) {
+        ahead.begin_layer(config, i + 1);
         report_progress(on_progress, "upload", i, count);
         layers.emplace_back(on, shape, load_layer(config, source, i));
         extents.include(layers.back());

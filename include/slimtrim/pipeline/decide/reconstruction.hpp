@@ -4,6 +4,7 @@
 #include <slimtrim/core/progress.hpp>
 #include <slimtrim/importance/reconstruction.hpp>
 #include <slimtrim/importance/reconstruction_tokens.hpp>
+#include <slimtrim/model/read_ahead.hpp>
 #include <slimtrim/pipeline/open_model.hpp>
 #include <slimtrim/pipeline/window_streams.hpp>
 
@@ -45,7 +46,9 @@ void collect_reconstruction(B const& backend, opened_model const& model, token_w
   window_streams streams(ends, windows, 0, windows.count());
   workspace_pool workspaces;
   index_t const batch = std::max<index_t>(stream_batch_tokens / windows.sequence, 1);
+  read_ahead ahead(*model.weights);
   for (index_t i = 0; i < config.layer_count(); ++i) {
+    ahead.begin_layer(config, i + 1);
     report_progress(on_progress, "reconstruct", i, config.layer_count());
     decoder_layer const layer = load_layer(config, *model.weights, i);
     auto const work = workspaces.take();

@@ -42,6 +42,7 @@ class rounded_weights final : public weight_source {
   }
   [[nodiscard]] std::vector<float> vector(module_id id) const override { return inner_->vector(id); }
   void release(index_t layer) const override { inner_->release(layer); }
+  void prefetch(module_id id) const override { inner_->prefetch(id); }
 
  private:
   B const& backend_;
@@ -63,6 +64,9 @@ class replaced_weights final : public weight_source {
   }
   [[nodiscard]] std::vector<float> vector(module_id id) const override { return inner_->vector(id); }
   void release(index_t layer) const override { inner_->release(layer); }
+  void prefetch(module_id id) const override {
+    if (by_.count(key(id)) == 0) inner_->prefetch(id);
+  }
 
  private:
   std::shared_ptr<weight_source const> inner_;
