@@ -4,7 +4,9 @@
 #include <slimtrim/cuda/memory.cuh>
 #include <doctest/doctest.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -29,6 +31,27 @@ TEST_CASE("cuda memory: a buffer is aligned, and holds what was copied there") {
     cuda::copy_to_host(stream, static_cast<std::uint16_t const*>(nullptr), 0, to.data());
     CHECK(to == from);
   }
+}
+
+TEST_CASE("cuda memory: host pages are fixed while somebody holds them, and only once") {
+  cuda_tests::device_memory device;
+  std::vector<float> memory(100'000, 1.0F);
+  auto const bytes = std::as_writable_bytes(std::span(memory));
+  {
+    cuda::fixed_pages const first(bytes);
+    CHECK(first.fixed());
+    cuda::fixed_pages const second(bytes);
+    CHECK_FALSE(second.fixed());
+    CHECK_FALSE(cuda::fixed_pages(std::span<std::byte>()).fixed());
+    cuda::device_buffer<float> const there(100'000);
+    memory.back() = 5.0F;
+    cuda::copy_to_device(device.backend().stream(), memory.data(), 100'000, there.data());
+    device.backend().synchronise();  // until here the memory may still be read
+    memory.back() = 6.0F;
+    cuda::copy_to_host(device.backend().stream(), there.data(), 100'000, memory.data());
+    CHECK(memory.back() == 5.0F);
+  }
+  CHECK(cuda::fixed_pages(bytes).fixed());
 }
 
 TEST_CASE("cuda memory: what moves takes its memory along") {

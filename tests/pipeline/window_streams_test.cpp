@@ -3,10 +3,16 @@
 
 #include <pipeline/support.hpp>
 
+#include <slimtrim/backend/eigen.hpp>
 #include <slimtrim/backend/reference.hpp>
+#include <slimtrim/model/accelerator.hpp>
 
 #include <doctest/doctest.h>
 
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <utility>
 #include <vector>
 
 namespace pipeline_window_streams_test {
@@ -23,7 +29,53 @@ double largest_difference(matrix_view<float const> a, matrix_view<float const> b
   return most;
 }
 
+// Notes which memory it is lent, and until when.
+class lending_accelerator final : public accelerator {
+ public:
+  std::vector<std::span<std::byte>> lent;
+  int held = 0;
+
+  std::shared_ptr<void> fix_pages(std::span<std::byte> memory) override {
+    lent.push_back(memory);
+    ++held;
+    return std::shared_ptr<void>(memory.data(), [this, memory](void*) {
+      --held;
+      memory[0] = memory[0];  // still there
+    });
+  }
+  void layer(model_config const&, decoder_layer const&, matrix_view<float>, index_t, layer_hooks const&) override {}
+  void attention(model_config const&, decoder_layer const&, matrix_view<float>, index_t, layer_hooks const&) override {}
+  void feed_forward(model_config const&, decoder_layer const&, matrix_view<float>, layer_hooks const&) override {}
+  void logits(model_config const&, model_ends const&, matrix_view<float const>, matrix_view<float>) override {}
+  bool gemm(float, matrix_view<float const>, matrix_view<float const>, float, matrix_view<float>) override { return false; }
+  bool gram_update(float, matrix_view<float const>, matrix_view<float>) override { return false; }
+};
+
 }  // namespace
+
+TEST_CASE("an accelerator is lent a stream as long as that lives, and its copy apart") {
+  lending_accelerator device;
+  accelerated<eigen_backend> const backend(eigen_backend{}, &device);
+  model_ends const ends = load_ends(bundled().config, *bundled().weights);
+  {
+    window_streams streams(ends, train_windows(4, 8), 0, 3);
+    streams.lend_to(backend);
+    REQUIRE(device.lent.size() == 1);
+    CHECK(device.lent[0].data() == reinterpret_cast<std::byte*>(streams.all().data));
+    CHECK(device.lent[0].size() == 3 * 8 * 128 * sizeof(float));
+    window_streams copy = streams.clone();
+    CHECK(device.held == 1);
+    copy.lend_to(backend);
+    CHECK(device.lent[1].data() == reinterpret_cast<std::byte*>(copy.all().data));
+    window_streams const moved = std::move(copy);
+    CHECK(device.held == 2);
+  }
+  CHECK(device.held == 0);
+  window_streams streams(ends, train_windows(4, 8), 0, 3);
+  streams.lend_to(accelerated<eigen_backend>(eigen_backend{}));
+  streams.lend_to(reference_backend{});
+  CHECK(device.lent.size() == 2);
+}
 
 TEST_CASE("windows start as rows of the embedding") {
   model_ends const ends = load_ends(bundled().config, *bundled().weights);

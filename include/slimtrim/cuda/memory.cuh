@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -110,6 +111,27 @@ class scratch {
   T* data_ = nullptr;
   cudaStream_t stream_;
   index_t size_;
+};
+
+/// Host memory whose pages stay where they are for as long as this lives, so that the device copies them itself, at the rate of its
+/// link: not through a buffer of the driver's, a fraction of that. Where the system refuses, memory is as it was. The
+/// memory outlives this. Costs about a third of a second a GiB, once.
+class fixed_pages {
+ public:
+  explicit fixed_pages(std::span<std::byte> memory) {
+    if (memory.empty()) return;
+    if (cudaHostRegister(memory.data(), memory.size(), cudaHostRegisterDefault) == cudaSuccess) data_ = memory.data();
+    else static_cast<void>(cudaGetLastError());
+  }
+  fixed_pages(fixed_pages const&) = delete;
+  fixed_pages& operator=(fixed_pages const&) = delete;
+  ~fixed_pages() {
+    if (data_ != nullptr) static_cast<void>(cudaHostUnregister(data_));
+  }
+  [[nodiscard]] bool fixed() const { return data_ != nullptr; }
+
+ private:
+  std::byte* data_ = nullptr;
 };
 
 /// Enqueues a copy of `count` elements. Host memory that is not pinned makes the copy wait for the device.

@@ -15,7 +15,9 @@
 #include <slimtrim/tensor/tensor_view.hpp>
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <type_traits>
@@ -63,8 +65,15 @@ class accelerator {
                                   matrix_view<float> C) = 0;
   [[nodiscard]] virtual bool gram_update(float alpha, matrix_view<float const> X, matrix_view<float> H) = 0;
 
+  /// Has the pages of host memory that many calls will read and write stay where they are until what is returned ends, so that
+  /// copies need no detour; null where there is nothing to gain. The memory outlives what is returned.
+  [[nodiscard]] virtual std::shared_ptr<void> fix_pages(std::span<std::byte> memory) {
+    static_cast<void>(memory);
+    return nullptr;
+  }
+
   /// Whether `hooks.sums` are added up; what is added stays with the accelerator until collect_sums adds it to the
-  /// matrices, which live until then.
+  /// matrices, which live until then. A half that runs for sums leaves X as it is.
   [[nodiscard]] virtual bool adds_up() const { return false; }
   virtual void collect_sums() {}
   /// H += sum over rows of n nᵀ, n = norm(x), until collect_sums; false where the host is to do it.
@@ -138,19 +147,22 @@ concept has_accelerator = requires(B const& b) {
   { b.lent() } -> std::convertible_to<accelerator*>;
 };
 
+/// Whether `observer` has `device` add up all that it wants of a half, which then leaves the rows as they are.
+template <class Observer>
+[[nodiscard]] bool wants_only_sums(accelerator const& device, Observer& observer, gram_sums& sums) {
+  if constexpr (requires { observer.sums(sums); }) return device.adds_up() && observer.sums(sums);
+  else return false;
+}
+
 /// Calls `hand_over(hooks)` with what `observer` wants of a layer: its sums where `device` adds up and it wants nothing else,
 /// else its hooks. An observer may have `bool sums(gram_sums&)`, false where it needs the rows.
 template <class Observer, class HandOver>
 void with_hooks(accelerator& device, Observer& observer, index_t layer, HandOver&& hand_over) {
-  if constexpr (requires(gram_sums& sums) { observer.sums(sums); }) {
-    gram_sums sums;
-    if (device.adds_up() && observer.sums(sums)) {
-      layer_hooks hooks;
-      hooks.sums = &sums;
-      return hand_over(hooks);
-    }
-  }
-  hand_over(hooks_of(observer, layer));
+  gram_sums sums;
+  if (!wants_only_sums(device, observer, sums)) return hand_over(hooks_of(observer, layer));
+  layer_hooks hooks;
+  hooks.sums = &sums;
+  hand_over(hooks);
 }
 
 /// `Base` with an accelerator for what pays, or without one (null), and then exactly as `Base`.

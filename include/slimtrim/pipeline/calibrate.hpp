@@ -122,6 +122,7 @@ template <host_backend B>
   for (index_t first = 0; first < windows.count(); first += chunk) {
     index_t const count = std::min(chunk, windows.count() - first);
     window_streams streams(ends, windows, first, count);
+    streams.lend_to(backend);
     std::vector<window_streams> history;
     for (index_t i = 0; i < config.layer_count(); ++i) {
       ahead.begin_layer(config, i + 1);

@@ -74,6 +74,8 @@ struct calibrated_context {
       fits = fits || wants_fit(&m);
     }
     if (fits || !options.sequential) original.emplace(changed.clone());
+    changed.lend_to(backend);
+    if (original) original->lend_to(backend);
   }
 
   using module_key = std::tuple<int, index_t, index_t>;
@@ -125,29 +127,41 @@ struct calibrated_context {
     return fits ? token_counts(backend, original_rows(first, count)) : std::vector<float>();
   }
 
-  // Runs attention on copies of all batches; `prepare(first, windows, held_out)` may set the observer up.
+  // Rows on which a half can run for `observer` while X stays as it is: X itself where nothing will write there.
+  template <class Observer>
+  [[nodiscard]] matrix_view<float> spared(matrix_view<float> X, Observer& observer, tensor<float, 2>& copy) const {
+    if constexpr (has_accelerator<B>) {
+      gram_sums sums;
+      if (backend.lent() != nullptr && wants_only_sums(*backend.lent(), observer, sums)) return X;
+    }
+    copy = tensor<float, 2>(X.extent(0), X.extent(1));
+    copy_rows(as_const(X), copy.view());
+    return copy.view();
+  }
+
+  // Runs attention on all batches, which stay as they are; `prepare(first, windows, held_out)` may set the observer up.
   template <class Observer, class Prepare>
   void watch_attention(decoder_layer const& layer, Observer& observer, Prepare&& prepare) {
     for_batches([&](index_t first, index_t count, matrix_view<float> X, bool held_out) {
-      tensor<float, 2> copy(X.extent(0), X.extent(1));
-      copy_rows(as_const(X), copy.view());
       prepare(first, count, held_out);
+      tensor<float, 2> copy;
       auto const s = sequences(count);
       auto const work = workspaces.take();
-      forward_attention(backend, planned.config, layer, 0, copy.view(), std::span<token_sequence const>(s), *work, observer);
+      forward_attention(backend, planned.config, layer, 0, spared(X, observer, copy), std::span<token_sequence const>(s), *work,
+                        observer);
     });
     collect_sums();
   }
-  // The same for the feed-forward part; `after(X)` sees the stream behind the layer.
+  // The same for the feed-forward part; `after(X)` sees the stream behind the layer, where the observer wants rows.
   template <class Observer, class Prepare, class After>
   void watch_feed_forward(decoder_layer const& layer, Observer& observer, Prepare&& prepare, After&& after) {
     for_batches([&](index_t first, index_t count, matrix_view<float> X, bool held_out) {
-      tensor<float, 2> copy(X.extent(0), X.extent(1));
-      copy_rows(as_const(X), copy.view());
       prepare(first, count, held_out);
+      tensor<float, 2> copy;
+      auto const rows = spared(X, observer, copy);
       auto const work = workspaces.take();
-      forward_feed_forward(backend, planned.config, layer, 0, copy.view(), *work, observer);
-      after(as_const(copy.view()));
+      forward_feed_forward(backend, planned.config, layer, 0, rows, *work, observer);
+      after(as_const(rows));
     });
     collect_sums();
   }

@@ -139,6 +139,8 @@ template <host_backend B>
     window_streams streams(ends, windows, first, count);
     std::optional<window_streams> base_streams;
     if (base != nullptr) base_streams.emplace(base_ends, windows, first, count);
+    streams.lend_to(backend);
+    if (base_streams) base_streams->lend_to(backend);
     index_t const layers = std::max(model.config.layer_count(), base != nullptr ? base->config.layer_count() : 0);
     for (index_t i = 0; i < layers; ++i) {
       report_progress(options.progress, "evaluate", first * layers + i * count, windows.count() * layers);

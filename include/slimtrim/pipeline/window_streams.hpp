@@ -6,11 +6,13 @@
 #pragma once
 
 #include <slimtrim/backend/tensor_backend.hpp>
+#include <slimtrim/model/accelerator.hpp>
 #include <slimtrim/model/forward.hpp>
 #include <slimtrim/pipeline/data.hpp>
 #include <slimtrim/tensor/buffer.hpp>
 
 #include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -71,13 +73,24 @@ class window_streams {
     for (index_t w = 0; w < count; ++w) embed(ends, windows[first + w], window(w));
   }
 
+  window_streams(window_streams&&) = default;
+  window_streams& operator=(window_streams&&) = delete;
+
   [[nodiscard]] index_t count() const { return count_; }
   [[nodiscard]] index_t sequence() const { return sequence_; }
   /// The stream of one window: [S, hidden].
   [[nodiscard]] matrix_view<float> window(index_t w) { return rows(stream_.view(), w * sequence_, sequence_); }
   [[nodiscard]] matrix_view<float> all() { return stream_.view(); }
 
-  /// A deep copy.
+  /// Tells the backend's accelerator, where it has one, that it will meet these rows many times.
+  template <host_backend B>
+  void lend_to(B const& backend) {
+    if constexpr (has_accelerator<B>)
+      if (backend.lent() != nullptr)
+        fixed_ = backend.lent()->fix_pages(std::as_writable_bytes(std::span(stream_.view().data, static_cast<std::size_t>(stream_.view().size()))));
+  }
+
+  /// A deep copy, lent to nobody.
   [[nodiscard]] window_streams clone() const { return window_streams(sequence_, count_, stream_.clone()); }
 
   /// Calls `piece(first_window, windows, X)` for batches of `windows_a_batch` windows, X: their rows; in parallel.
@@ -119,6 +132,7 @@ class window_streams {
   index_t sequence_;
   index_t count_;
   tensor<float, 2> stream_;
+  std::shared_ptr<void> fixed_{};  // ends before the stream does
 };
 
 /// How many windows go through the model together so that their streams take at most `bytes`; at least one.

@@ -4,7 +4,9 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstdint>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -286,6 +288,18 @@ cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+// By where they begin; a device refuses what is fixed already, and to let go of what is not.
+static std::map<std::uintptr_t, std::size_t> fixed_ranges;
+cudaError_t cudaHostRegister(void* data, std::size_t bytes, unsigned) {
+  auto const begin = reinterpret_cast<std::uintptr_t>(data);
+  for (auto const& [first, size] : fixed_ranges)
+    if (begin < first + size && first < begin + bytes) return cudaErrorInvalidValue;
+  fixed_ranges.emplace(begin, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaHostUnregister(void* data) {
+  return fixed_ranges.erase(reinterpret_cast<std::uintptr_t>(data)) == 1 ? cudaSuccess : cudaErrorInvalidValue;
+}
 cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, cudaMemPoolProps const*) {
   *pool = nullptr;
   return cudaSuccess;

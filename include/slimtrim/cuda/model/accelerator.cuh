@@ -14,6 +14,7 @@
 #include <slimtrim/model/accelerator.hpp>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -111,6 +112,10 @@ class device_accelerator final : public accelerator {
     std::lock_guard const lock(mutex_);
     sum_window(config, weights, X, wanted, sums);
     return true;
+  }
+  [[nodiscard]] std::shared_ptr<void> fix_pages(std::span<std::byte> memory) override {
+    auto fixed = std::make_shared<fixed_pages>(memory);
+    return fixed->fixed() ? fixed : nullptr;
   }
   [[nodiscard]] bool adds_up() const override { return true; }
   void collect_sums() override {
