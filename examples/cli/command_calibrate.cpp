@@ -29,9 +29,10 @@ class calibrate_command final : public command {
     options.text("-o,--output", out_, "Statistics file to create; must not exist", true);
     options.flag("--block-table", blocks_, "Also similarities around every run of blocks (block_drop@consecutive)");
     device_.declare(options);
+    memory_.declare(options);
   }
   void run(session const& at) override {
-    engine const run(at, device_);
+    engine const run(at, device_, memory_);
     slimtrim::detail::require_absent(slimtrim::detail::resolve_new_path(out_));
     slimtrim::opened_model const model = slimtrim::open_model(model_);
     slimtrim::token_windows const windows = run.windows(model, data_);
@@ -67,6 +68,7 @@ class calibrate_command final : public command {
   bool blocks_ = false;
   data_flags data_;
   device_flags device_;
+  memory_flags memory_;
 };
 
 }  // namespace

@@ -37,6 +37,7 @@ class compress_command final : public command {
     options.flag("--masks", masks_, "Also write masks.bitmask into OUT: which weights pruning kept");
     options.flag("--resume", resume_, "Go on where a stopped run of the same command left off, and keep the parts if this one stops");
     device_.declare(options);
+    memory_.declare(options);
   }
   void run(session const& at) override {
     if (!plan_.empty() && !flags_.recipe.empty())
@@ -45,7 +46,7 @@ class compress_command final : public command {
     if (!plan_.empty() && (!flags_.statistics.empty() || flags_.uniform || flags_.recalibrate))
       throw slimtrim::usage_error("--stats, --uniform, --recalibrate: expected with --recipe; a plan is decided");
     if (shard_bytes_ == 0) throw slimtrim::usage_error("--shard-size: expected at least 1 byte");
-    engine const run(at, device_);
+    engine const run(at, device_, memory_);
     auto const begin = std::chrono::steady_clock::now();
     slimtrim::opened_model const model = slimtrim::open_model(model_);
     refuse_early(model);
@@ -137,6 +138,7 @@ class compress_command final : public command {
   std::uint64_t shard_bytes_ = 5'000'000'000;
   decide_flags flags_;
   device_flags device_;
+  memory_flags memory_;
 };
 
 }  // namespace

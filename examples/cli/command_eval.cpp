@@ -28,9 +28,10 @@ class eval_command final : public command {
     options.text("--base", base_, "Model folder to compare with (same vocabulary); self text comes from it");
     data_.declare(options, true, "Text to measure on");
     device_.declare(options);
+    memory_.declare(options);
   }
   void run(session const& at) override {
-    engine const run(at, device_);
+    engine const run(at, device_, memory_);
     slimtrim::opened_model const model = slimtrim::open_model(model_);
     std::optional<slimtrim::opened_model> base;
     if (!base_.empty()) base = slimtrim::open_model(base_);
@@ -77,6 +78,7 @@ class eval_command final : public command {
   std::string base_;
   data_flags data_;
   device_flags device_;
+  memory_flags memory_;
 };
 
 }  // namespace

@@ -43,9 +43,10 @@ class plan_command final : public command {
     options.text("-o,--output", out_, "Plan to create; must not exist", true);
     options.text("--format", format_, "Of packed weights: compressed-tensors, awq or gptq [the input's, else the first]");
     device_.declare(options);
+    memory_.declare(options);
   }
   void run(session const& at) override {
-    engine const run(at, device_);
+    engine const run(at, device_, memory_);
     slimtrim::detail::require_absent(slimtrim::detail::resolve_new_path(out_));
     slimtrim::opened_model const model = slimtrim::open_model(model_);
     slimtrim::inspection const before = slimtrim::inspect(*model.files, model.config);
@@ -208,6 +209,7 @@ class plan_command final : public command {
   slimtrim::search_options search_{};
   decide_flags flags_;
   device_flags device_;
+  memory_flags memory_;
 };
 
 }  // namespace

@@ -39,6 +39,8 @@ class device {
   /// Times one prefill of `prompt` with the token that it yields, and `length` greedy tokens after it.
   [[nodiscard]] virtual speed measure(std::vector<std::uint32_t> const& prompt, slimtrim::index_t length) = 0;
 
+  /// All the memory that the device has, in bytes.
+  [[nodiscard]] virtual std::uint64_t memory_bytes() const = 0;
   /// Bytes a second that the device reads from its memory, measured.
   [[nodiscard]] virtual double bandwidth() = 0;
   /// Most device memory in use since the device was opened, in bytes, as seen after each of the members above.

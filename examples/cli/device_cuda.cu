@@ -73,6 +73,7 @@ class cuda_device final : public device {
     note_memory();
     return result;
   }
+  std::uint64_t memory_bytes() const override { return static_cast<std::uint64_t>(cuda::device_bytes()); }
   double bandwidth() override { return cuda::read_bandwidth(backend_.on()); }
   std::uint64_t peak_bytes() const override {
     note_memory();

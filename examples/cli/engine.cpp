@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <utility>
 
 namespace cli {
@@ -54,6 +55,12 @@ void device_flags::declare(option_set& options) {
   options.text("--activations", activations, "float, or int8 for speed where weights are quantised");
 }
 
+void memory_flags::declare(option_set& options) {
+  options.bytes("--memory", bytes,
+                "What rows and sums of the text may take: more of it is fewer passes over the weights "
+                "[2GiB; with --device cuda 16GiB, or a quarter of the device's]");
+}
+
 void cache_flags::declare(option_set& options) {
   options.text("--kv-cache", precision, "How keys and values of past tokens are kept: float, float16 or int8");
 }
@@ -74,10 +81,12 @@ void data_flags::declare(option_set& options, bool required, std::string const& 
   options.number("--seq", sequence, "Tokens of one window [2048, or fewer when the model has fewer positions]");
 }
 
-engine::engine(session const& at, device_flags const& flags) : at_(at) {
+engine::engine(session const& at, device_flags const& flags, memory_flags const& memory) : at_(at), memory_(memory.bytes) {
   host_backend on_host = make_backend(at, flags);
   auto on_device = make_device(flags);
   slimtrim::accelerator* const lent = on_device ? &on_device->accelerator() : nullptr;
+  if (memory_ == 0)
+    memory_ = on_device ? std::min(std::uint64_t{16} << 30, on_device->memory_bytes() / 4) : std::uint64_t{2} << 30;
   state_ = std::make_unique<state>(state{std::move(on_device), program_backend(std::move(on_host), lent)});
 }
 
@@ -110,6 +119,7 @@ slimtrim::token_windows engine::windows(slimtrim::opened_model const& model, dat
 slimtrim::evaluation engine::evaluate(slimtrim::opened_model const& model, slimtrim::opened_model const* base,
                                       slimtrim::token_windows const& windows) const {
   slimtrim::evaluate_options options;
+  options.activation_bytes = activation_bytes();
   options.progress = at_.progress;
   return slimtrim::evaluate(state_->backend, model, base, windows, options);
 }
@@ -118,6 +128,7 @@ slimtrim::model_statistics engine::calibrate(slimtrim::opened_model const& model
                                              slimtrim::token_windows const& windows,
                                              slimtrim::statistics_tables const& tables) const {
   slimtrim::calibrate_options options;
+  options.activation_bytes = activation_bytes();
   options.tables = tables;
   options.progress = at_.progress;
   return slimtrim::calibrate(state_->backend, model, windows, options);
@@ -125,7 +136,9 @@ slimtrim::model_statistics engine::calibrate(slimtrim::opened_model const& model
 
 slimtrim::plan engine::decide(slimtrim::recipe const& recipe, slimtrim::decide_inputs const& inputs,
                               slimtrim::decide_options const& options) const {
-  return slimtrim::decide(state_->backend, recipe, inputs, options);
+  slimtrim::decide_options within = options;
+  within.activation_bytes = activation_bytes();
+  return slimtrim::decide(state_->backend, recipe, inputs, within);
 }
 
 std::vector<std::uint32_t> engine::generate(slimtrim::opened_model const& model,

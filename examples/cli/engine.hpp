@@ -25,6 +25,12 @@ struct device_flags {
   void declare(option_set& options);
 };
 
+/// `--memory`: what a pass over a text may take for rows and sums.
+struct memory_flags {
+  std::uint64_t bytes = 0;  ///< 0: 2 GiB on the host; 16 GiB on a device, or a quarter of its memory where that is less
+  void declare(option_set& options);
+};
+
 /// `--kv-cache`.
 struct cache_flags {
   std::string precision = "float";
@@ -44,7 +50,7 @@ struct data_flags {
 class engine {
  public:
   /// Throws `usage_error` for a device that this build does not have, `system_failure` for one that is not there.
-  engine(session const& at, device_flags const& flags);
+  engine(session const& at, device_flags const& flags, memory_flags const& memory = {});
   engine(engine const&) = delete;
   engine& operator=(engine const&) = delete;
   ~engine();
@@ -79,7 +85,11 @@ class engine {
 
  private:
   struct state;
+  /// Of `memory_`, for the streams of windows that go through the layers together; all of it is for the sums.
+  [[nodiscard]] std::uint64_t activation_bytes() const { return memory_ / 4; }
+
   session const& at_;
+  std::uint64_t memory_;
   std::unique_ptr<state> state_;
 };
 

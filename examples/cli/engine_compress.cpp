@@ -6,10 +6,11 @@ namespace cli {
 
 slimtrim::compress_result engine::compress(slimtrim::opened_model const& input, slimtrim::plan const& plan,
                                            std::string const& out, slimtrim::compress_options const& options) const {
-  slimtrim::compress_options with_progress = options;
-  with_progress.progress = at_.progress;
-  with_progress.calibrated.progress = at_.progress;
-  return slimtrim::compress(state_->backend, input, plan, out, with_progress);
+  slimtrim::compress_options within = options;
+  within.progress = at_.progress;
+  within.calibrated.progress = at_.progress;
+  within.calibrated.hessian_bytes = memory_;
+  return slimtrim::compress(state_->backend, input, plan, out, within);
 }
 
 slimtrim::search_result engine::search(slimtrim::opened_model const& model, slimtrim::model_statistics const* statistics,

@@ -44,6 +44,13 @@ struct device_ends {
   return static_cast<index_t>(left);
 }
 
+/// Bytes of device memory in all.
+[[nodiscard]] inline index_t device_bytes() {
+  std::size_t left = 0, all = 0;
+  check(cudaMemGetInfo(&left, &all), "cuda: memory");
+  return static_cast<index_t>(all);
+}
+
 /// All weights of a model on one device. Activations are T; what is neither 4-bit in groups of 64 times a power of two
 /// nor of type T is rounded to T. Movable only; the context outlives it.
 template <half_precision T>

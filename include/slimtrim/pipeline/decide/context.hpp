@@ -31,6 +31,7 @@ struct decide_options {
   bool uniform = false;  ///< every layer keeps the same number of experts, even where a criterion would pool layers
   /// Memory of what `reconstruction` keeps of the tokens of one layer; beyond, evenly spaced windows stand for all.
   std::uint64_t reconstruction_bytes = std::uint64_t{1} << 30;
+  std::uint64_t activation_bytes = std::uint64_t{1} << 29;  ///< of the windows that are calibrated together
   progress_callback progress{};
 };
 
@@ -96,6 +97,7 @@ class decide_context {
   [[nodiscard]] measurement measure(plan const& when, statistics_tables const& tables) const {
     calibrate_options how;
     how.tables = tables;
+    how.activation_bytes = options.activation_bytes;
     how.progress = options.progress;
     return {calibrate(backend, planned_model(*in.model, when), *in.data, how), when};
   }
