@@ -166,6 +166,15 @@ TEST_CASE("dense_mlp: more than 256 tokens all take the expert") {
   CHECK(std::memcmp(all.data() + 260 * 64, last.data(), last.size() * sizeof(float)) == 0);
 }
 
+TEST_CASE("dense_mlp: rows that 16-byte loads cannot have are refused for any number of tokens") {
+  mlp one = of_halves(64, 64);
+  for (index_t tokens : {2, 9, 17, 33}) {
+    auto const X = one.device.upload_matrix<bfloat16>(cuda_tests::random_halves(tokens, 64, 8), backend_tests::layout::padded_rows);
+    auto const Y = one.device.matrix<float>(tokens, 64);
+    CHECK_THROWS_AS(one.run<cuda::tile_kind::bfloat16>(as_const(X), Y), error);
+  }
+}
+
 TEST_CASE("dense_mlp: what does not fit together is refused") {
   mlp one = of_halves(64, 64);
   auto& on = one.device.backend().on();

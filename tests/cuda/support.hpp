@@ -53,7 +53,7 @@ class device_memory {
     auto held = std::make_shared<cuda::device_buffer<T>>(count);
     if (from != nullptr) {
       cuda::copy_to_device(backend_.stream(), from, count, held->data());
-    } else {
+    } else if (count > 0) {
       // Poison: NaN as a float, large as an integer.
       cuda::check(cudaMemsetAsync(held->data(), 0xff, static_cast<std::size_t>(count) * sizeof(T), backend_.stream()), "keep");
     }

@@ -226,6 +226,7 @@ void attention_few(context& on, head_layout const& layout, device_matrix<float c
               cache.capacity == work.capacity,
           "cuda::attention_few", "workspace: made for another shape");
   expects_equal(Z.extent(0), sequences, "cuda::attention_few", "rows of the result");
+  expects(sequences <= 65535, "cuda::attention_few", "sequences: expected at most 65535");
   if (sequences == 0) return;
   auto const run = [&]<int Heads>() {
     auto const dim = static_cast<std::size_t>(layout.head_dim);

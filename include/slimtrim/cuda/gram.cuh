@@ -40,12 +40,12 @@ void syrk_lower(context& on, T alpha, device_matrix<T const> X, device_matrix<T>
 }  // namespace detail
 
 /// H += alpha Xᵀ X. X: [n, m] in float, double, bfloat16 or float16; H: [m, m] in the accumulator type, both triangles
-/// written, the lower one decides. H's layout: any; one that cuBLAS cannot take costs a copy of m² elements.
+/// written, the lower one decides. H's layout: any; one that cuBLAS cannot take costs a copy of m² elements there and back.
 template <class T, class Result = accumulator_t<T>>
 void gram_update(context& on, Result alpha, device_matrix<T const> X, device_matrix<Result> H) {
   index_t const m = H.extent(0);
   if (m == 0) return;
-  if (!detail::column_major(H)) {
+  if (std::is_same_v<T, Result> && !detail::column_major(H)) {
     auto const dense = on.scratch_for<Result>(m * m);
     device_matrix<Result> const copy = transposed(device_matrix<Result>(dense.data(), m, m));
     copy_elements<Result, Result>(on, H, copy);

@@ -117,10 +117,11 @@ __global__ void __launch_bounds__(32 * few_tokens_shape::most_warps, few_tokens_
 
 }  // namespace detail
 
-/// The experts of moe_layer, TokenTiles * 8 tokens at a time. Two launches.
+/// The experts of moe_layer, TokenTiles * 8 tokens at a time. Two launches. X: rows aligned to 16 bytes.
 template <half_precision T, tile_kind Kind, int TokenTiles, class Result>
 void moe_few(context& on, moe_layer_view<T> const& layer, device_matrix<T const> X, device_matrix<Result> Y,
              moe_workspace<T> const& work, bool accumulate) {
+  expects(takes_activations(X), "cuda::moe_layer", "X: expected rows aligned to 16 bytes");
   index_t const pairs = X.extent(0) * layer.rule.top_k, most = pairs < layer.experts ? pairs : layer.experts;
   auto const active = static_cast<unsigned>(most);
   auto const shape = [&on, active](index_t rows, index_t columns) {

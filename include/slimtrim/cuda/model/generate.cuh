@@ -61,7 +61,8 @@ class device_generation {
   }
 
   /// Whether the kernels of a step may begin before those in front of them have ended (context::overlap_launches). Before
-  /// the second step, which is the one that is kept as a graph.
+  /// the second step, which is the one that is kept as a graph. For up to 16 sequences: products of more take scratch, and no
+  /// manual says that a kernel may begin early behind what gives that back in a graph.
   void overlap_launches(bool wanted) { overlaps_ = wanted; }
 
   [[nodiscard]] index_t sequences() const { return cache_.sequences(); }
@@ -177,7 +178,7 @@ class device_generation {
   [[nodiscard]] device_matrix<float> all_logits() const { return logits_.matrix(sequences(), model_.logit_columns()); }
   void enqueue_step() {
     index_t const n = sequences();
-    context::overlapping const while_enqueued(on_, overlaps_);
+    context::overlapping const while_enqueued(on_, overlaps_ && n <= product_limits{}.few);
     forward<T>(on_, model_, tokens_.data(), n, {lengths_.data(), 1}, cache_, 0, attention_, one_);
     final_logits<T>(on_, model_.shape, model_.ends, n, 0, n, one_, all_logits());
     launch(on_.stream(), {dim3(blocks_for(ceil_div(n, 256))), 256, 0}, detail::count_step, lengths_.data(),

@@ -46,16 +46,22 @@ template <class T>
 [[nodiscard]] inline std::uint32_t and_or(std::uint32_t a, std::uint32_t b, std::uint32_t c) { return (a & b) | c; }
 inline void settle(float&) {}
 [[nodiscard]] inline unsigned char* shared_memory() { return emulator::shared_bytes(); }
-[[nodiscard]] inline words4 load_once(words4 const* from) { return *from; }
-[[nodiscard]] inline words2 load_once(words2 const* from) { return *from; }
-[[nodiscard]] inline std::uint32_t load_once(std::uint32_t const* from) { return *from; }
-[[nodiscard]] inline words4 load_shared_by_blocks(words4 const* from) { return *from; }
-[[nodiscard]] inline std::uint32_t load_shared_by_blocks(std::uint32_t const* from) { return *from; }
-[[nodiscard]] inline std::uint16_t load_shared_by_blocks(std::uint16_t const* from) { return *from; }
-[[nodiscard]] inline words4 load_made_before(words4 const* from) { return *from; }
+// A device stops at a load that is not aligned to its size.
+template <class Word>
+[[nodiscard]] Word aligned_load(Word const* from) {
+  if (reinterpret_cast<std::uintptr_t>(from) % sizeof(Word) != 0) __builtin_trap();
+  return *from;
+}
+[[nodiscard]] inline words4 load_once(words4 const* from) { return aligned_load(from); }
+[[nodiscard]] inline words2 load_once(words2 const* from) { return aligned_load(from); }
+[[nodiscard]] inline std::uint32_t load_once(std::uint32_t const* from) { return aligned_load(from); }
+[[nodiscard]] inline words4 load_shared_by_blocks(words4 const* from) { return aligned_load(from); }
+[[nodiscard]] inline std::uint32_t load_shared_by_blocks(std::uint32_t const* from) { return aligned_load(from); }
+[[nodiscard]] inline std::uint16_t load_shared_by_blocks(std::uint16_t const* from) { return aligned_load(from); }
+[[nodiscard]] inline words4 load_made_before(words4 const* from) { return aligned_load(from); }
 template <class Word>
 [[nodiscard]] Word load_ahead(Word const* from) {
-  return *from;
+  return aligned_load(from);
 }
 [[nodiscard]] inline float load_fresh(float const* from) { return *from; }
 [[nodiscard]] inline std::int32_t load_fresh(std::int32_t const* from) { return *from; }
