@@ -24,7 +24,8 @@ namespace slimtrim {
 inline namespace v0 {
 namespace cuda {
 
-/// Matrices of one shape in one sweep; everything contiguous in device memory, columns in sweep order.
+/// Matrices of one shape in one sweep; everything contiguous in device memory, columns in sweep order. Groups and what
+/// belongs to a grid are none where nothing is rounded.
 struct sweep_batch {
   index_t problems = 0;
   index_t rows = 0;
@@ -65,7 +66,7 @@ struct sweep_panel {
   [[nodiscard]] __device__ float pivot(int i) const { return factors[i * sweep_shape::factor_stride + i]; }
 };
 
-// The choice of GPTQ, and what every choice has; each thread has a copy.
+// The choice of GPTQ, and what every choice has, as slimtrim::column_chooser on the host; each thread has a copy.
 struct grid_choice {
   static constexpr bool has_codes = true;
   uniform_grid grid;
@@ -94,7 +95,8 @@ struct grid_choice {
                                           std::uint8_t* code) {
     return round(batch, panel, i, panel.value[i], *code);
   }
-  // What is kept of a column that is done until all are, and then, with what is to be written elsewhere, its error.
+  // What is kept of a column that is done until all are; and then what goes to its place, its error, the rest being
+  // written elsewhere.
   [[nodiscard]] static __device__ __forceinline__ float remember(float error, float) { return error; }
   __device__ __forceinline__ float finish(sweep_batch const& batch, index_t problem, index_t row, index_t position,
                                           float remembered, std::uint8_t const* code) const {
@@ -103,9 +105,9 @@ struct grid_choice {
   }
 };
 
-// Grid: 128 rows, problem.
+// Grid: 128 rows, problem. Two blocks a multiprocessor, which shared memory allows: for more, the compiler would spill.
 template <class Choice>
-__global__ void __launch_bounds__(sweep_shape::rows)
+__global__ void __launch_bounds__(sweep_shape::rows, 2)
     sweep_columns(sweep_batch batch, Choice choice, index_t begin, int width) {
   constexpr int panel = sweep_shape::panel, value_stride = sweep_shape::value_stride,
                 factor_stride = sweep_shape::factor_stride;
@@ -135,26 +137,25 @@ __global__ void __launch_bounds__(sweep_shape::rows)
       for (int i = 0; i < panel; ++i) to[i] = thread < width && first + i < width ? R[(first + i) * c + thread] : 0.0F;
     }
     sync_block();
-    sweep_panel now{problem,       row,           begin + first,
-                    width - first < panel ? width - first : panel,
-                    thread < live, factors + first * factor_stride, {}};
+    int const there = width - first < panel ? width - first : panel;
+    sweep_panel now{problem, row, begin + first, there, thread < live, factors + first * factor_stride, {}};
     float e[panel];
 #pragma unroll
     for (int i = 0; i < panel; ++i) {
-      now.value[i] = i < now.width ? values[(first + i) * value_stride + thread] : 0.0F;
+      now.value[i] = i < there ? values[(first + i) * value_stride + thread] : 0.0F;
       e[i] = 0;
     }
     choice.begin_panel(batch, now);
 #pragma unroll
     for (int i = 0; i < panel; ++i) {
-      if (i >= now.width) break;
+      if (i >= there) break;
       float const target = choice.choose(batch, now, i, code_at(first + i, thread));
       e[i] = (now.value[i] - target) / now.pivot(i);
       sum += e[i] * e[i];
       values[(first + i) * value_stride + thread] = Choice::remember(e[i], target);
 #pragma unroll
       for (int k = i + 1; k < panel; ++k)
-        if (k < now.width) now.value[k] -= e[i] * now.factors[k * factor_stride + i];
+        if (k < there) now.value[k] -= e[i] * now.factors[k * factor_stride + i];
     }
     choice.end_panel(batch, now);
     for (int k = first + panel; k < width; ++k) {
@@ -168,7 +169,8 @@ __global__ void __launch_bounds__(sweep_shape::rows)
   sync_block();
   for (int r = warp; r < live; r += sweep_shape::rows / 32)
     for (int k = lane; k < width; k += 32)
-      mine[r * c + k] = choice.finish(batch, problem, first_row + r, begin + k, values[k * value_stride + r], code_at(k, r));
+      mine[r * c + k] = choice.finish(batch, problem, first_row + r, begin + k, values[k * value_stride + r],
+                                      code_at(k, r));
 }
 
 // Columns begin .. end - 1 of every matrix -= the errors first .. last - 1 times their rows of R.
