@@ -165,7 +165,8 @@ std::vector<double> changed_errors(B const& backend, matrix_view<T const> W, mat
 /// weight: [out, in], float, bfloat16 or float16; hessian: [in, in]. Deviations: dead inputs keep their weights (or lose them by |w| as others
 /// do) instead of becoming zero; with N:M, rows where Wanda without update has the smaller error on `hessian` take that; a Hessian that
 /// is zero, not finite or never definite gives Wanda's mask, or magnitude without any activity. Blocks are cut at multiples of M.
-/// Zero is a value of every uniform grid, so pruned weights stay exactly zero. Throws `input_error` naming the first NaN or Inf of W.
+/// Zero is a value of every uniform grid, so pruned weights stay exactly zero. A backend may have `sparsegpt(W, hessian, options)` of
+/// its own, which returns nothing for what is to be done here. Throws `input_error` naming the first NaN or Inf of W.
 /// Cost in² out + (2/3) in³ multiply-adds and twice in² out / 2 for the comparison. Byte-identical for any executor.
 template <host_backend B, matrix_like M>
 [[nodiscard]] sparsegpt_result sparsegpt(B const& backend, M&& weight, matrix_view<float const> hessian,
@@ -183,6 +184,8 @@ template <host_backend B, matrix_like M>
   expects_equal(hessian.extent(1), c, "sparsegpt", "columns of the Hessian");
   bool const structured = options.given == nullptr && options.pattern.structured();
   expects(!structured || options.block >= options.pattern.of, "sparsegpt", "the block must hold a whole N:M group");
+  if constexpr (requires { backend.sparsegpt(W, hessian, options); })
+    if (auto done = backend.sparsegpt(W, hessian, options)) return std::move(*done);
   detail::name_non_finite<T>(W, "sparsegpt");
   prepared_hessian prepared = prepare_hessian(backend, hessian, column_order::natural, options.damp);
   auto fill = [&](sparsegpt_report& report) {
