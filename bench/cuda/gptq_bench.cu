@@ -1,8 +1,9 @@
 // GPTQ: the batched sweep against one launch a column, as the method is usually run, and a whole Mixtral layer from
-// weights to codes.
+// weights to codes; and the layer by SparseGPT, in the same walk.
 #include "support.cuh"
 
 #include <slimtrim/cuda/gptq.cuh>
+#include <slimtrim/cuda/sparsegpt.cuh>
 
 #include <chrono>
 
@@ -103,7 +104,8 @@ void sweep(session& s, char const* name, index_t problems, index_t rows, index_t
   s.judge("batched GPTQ sweep (TF32 between blocks) against column-by-column launches", columnwise / tensor, 8, 20);
 }
 
-// Seconds for all matrices of one layer, from weights and Hessians in device memory to packed codes in host memory.
+// Seconds for all matrices of one layer, from weights and Hessians in device memory to packed codes, or pruned floats, in
+// host memory.
 void layer(session& s) {
   constexpr index_t hidden = 4096, width = 14336, experts = 8, tokens = 8192;
   std::vector<cuda::device_buffer<bfloat16>> weights;
@@ -128,23 +130,39 @@ void layer(session& s) {
     gate_up.push_back(std::move(in));
     down.push_back(std::move(out));
   }
-  auto const run = [&](std::vector<cuda::gptq_problem<bfloat16>> const& problems, char const* name,
-                       std::size_t at_once) {
+  // slim(some) returns how many rows did without the sweep.
+  auto const run = [&](std::string const& name, std::vector<cuda::gptq_problem<bfloat16>> const& problems, std::size_t at_once, auto const& slim) {
     auto const begin = std::chrono::steady_clock::now();
     double kept = 0;
     for (std::size_t first = 0; first < problems.size(); first += at_once) {
       auto const last = std::min(problems.size(), first + at_once);
       std::vector<cuda::gptq_problem<bfloat16>> const some(problems.begin() + static_cast<std::ptrdiff_t>(first),
                                                            problems.begin() + static_cast<std::ptrdiff_t>(last));
-      for (auto const& stack : cuda::gptq(s.on(), some))
-        for (auto const& one : stack) kept += static_cast<double>(one.report.rows_kept_rtn);
+      kept += slim(some);
     }
     double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    s.add({std::string("GPTQ ") + name + ", with guard and download", 1e6 * seconds, {{"rows kept as rounded", kept}}});
+    s.add({name + ", with guard and download", 1e6 * seconds, {{"rows without the sweep", kept}}});
     return seconds;
   };
-  double const first = run(gate_up, "gate and up of 8 experts", 8), second = run(down, "down of 8 experts", 4);
+  auto const quantise = [&](std::vector<cuda::gptq_problem<bfloat16>> const& some) {
+    double kept = 0;
+    for (auto const& stack : cuda::gptq(s.on(), some))
+      for (auto const& one : stack) kept += static_cast<double>(one.report.rows_kept_rtn);
+    return kept;
+  };
+  auto const prune = [&](std::vector<cuda::gptq_problem<bfloat16>> const& some) {
+    std::vector<cuda::sparsegpt_problem<bfloat16>> same;
+    for (auto const& problem : some) same.push_back({problem.weights, problem.hessian, {}});
+    double kept = 0;
+    for (auto const& stack : cuda::sparsegpt(s.on(), same, {.pattern = {.keep = 2, .of = 4}}))
+      for (auto const& one : stack) kept += one ? static_cast<double>(one->report.rows_kept_wanda) : 0;
+    return kept;
+  };
+  double const first = run("GPTQ gate and up of 8 experts", gate_up, 8, quantise),
+               second = run("GPTQ down of 8 experts", down, 4, quantise);
   s.judge("GPTQ of one Mixtral MoE layer, seconds", first + second, 30, 10, true);
+  static_cast<void>(run("SparseGPT 2:4 gate and up of 8 experts", gate_up, 4, prune));
+  static_cast<void>(run("SparseGPT 2:4 down of 8 experts", down, 4, prune));
 }
 
 }  // namespace

@@ -98,7 +98,7 @@ for piece in "${pieces[@]}"; do
       ;;
     memcheck | racecheck | synccheck | initcheck)
       if ! command -v compute-sanitizer >/dev/null; then echo "no compute-sanitizer"; continue; fi
-      timeout "$left" compute-sanitizer --tool "$piece" "$objects/device_tests" -sf='*few_tokens*,*many_tokens*,*moe_layer*,*moe_front*,*route*,*column_sweep*,*sparse_product*,*quantize*,*select*,*device_sums*' \
+      timeout "$left" compute-sanitizer --tool "$piece" "$objects/device_tests" -sf='*few_tokens*,*many_tokens*,*moe_layer*,*moe_front*,*route*,*column_sweep*,*prune_share*,*sparse_sweep*,*sparse_product*,*quantize*,*select*,*device_sums*' \
         >"$out/$piece.log" 2>&1
       code=$?
       tail -n 3 "$out/$piece.log"

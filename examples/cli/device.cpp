@@ -15,7 +15,7 @@ std::unique_ptr<device> open_cuda_device() {
   void* const module = ::dlopen("slimtrim_cuda.so", RTLD_NOW | RTLD_LOCAL);
   // The number counts changes of what program and module share, so that a module of another version is not found.
   auto* const open =
-      module != nullptr ? reinterpret_cast<device* (*)()>(::dlsym(module, "slimtrim_open_cuda_device_3")) : nullptr;
+      module != nullptr ? reinterpret_cast<device* (*)()>(::dlsym(module, "slimtrim_open_cuda_device_4")) : nullptr;
   if (open != nullptr) return std::unique_ptr<device>(open());
 #if SLIMTRIM_PROGRAM_CUDA
   throw slimtrim::system_failure("--device cuda: " + std::string(::dlerror()));

@@ -93,7 +93,7 @@ class cuda_device final : public device {
 
 }  // namespace
 
-extern "C" device* slimtrim_open_cuda_device_3() {
+extern "C" device* slimtrim_open_cuda_device_4() {
   int count = 0;
   cudaError_t const status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess || count == 0)

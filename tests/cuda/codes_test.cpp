@@ -166,7 +166,7 @@ TEST_CASE("cuda codes: rounded rows take the place of swept ones where they are 
                                       rows};
   };
   cuda::for_each_element(on, rows, columns, false,
-                         cuda::detail::keep_rounded{rounded_error, swept_error, from_codes, to_codes, columns});
+                         cuda::detail::keep_rounded<std::uint8_t>{rounded_error, swept_error, from_codes, to_codes, columns});
   auto const codes = device.download<std::uint8_t>(device_vector<std::uint8_t>(to_codes, rows * columns));
   for (index_t r = 0; r < rows; ++r)
     for (index_t j = 0; j < columns; ++j) {

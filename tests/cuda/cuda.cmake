@@ -10,7 +10,7 @@ if(TARGET tests_cuda)
   target_compile_options(tests_cuda PRIVATE -Wno-unknown-pragmas)
   add_test(NAME cuda/reversed_threads
     COMMAND ${CMAKE_COMMAND} -E env SLIMTRIM_EMULATOR_REVERSED=1 $<TARGET_FILE:tests_cuda>
-            --source-file=*few_tokens*,*many_tokens*,*tile_fragment*,*moe_layer*,*moe_few*,*moe_many*,*moe_warpgroup*,*decoder_layer*,*route*,*quantize*,*product*,*rms_norm*,*moe_front*,*rotary*,*attention*,*sample*,*accelerator*,*column_sweep*,*gptq*,*awq*,*dense_mlp*,*observed_layer*,*device_sums*,*observed_statistics*,*accelerated_fit*,*/group_test.cpp,*top_k*,*reduce*,*/rows_test.cpp)
+            --source-file=*few_tokens*,*many_tokens*,*tile_fragment*,*moe_layer*,*moe_few*,*moe_many*,*moe_warpgroup*,*decoder_layer*,*route*,*quantize*,*product*,*rms_norm*,*moe_front*,*rotary*,*attention*,*sample*,*accelerator*,*column_sweep*,*gptq*,*prune_share*,*sparse_sweep*,*sparsegpt*,*awq*,*dense_mlp*,*observed_layer*,*device_sums*,*observed_statistics*,*accelerated_fit*,*/group_test.cpp,*top_k*,*reduce*,*/rows_test.cpp)
 endif()
 
 # The program on a device module over emulated threads: the same checks that a device gets below, on fewer tokens. Minutes of

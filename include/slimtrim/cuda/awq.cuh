@@ -138,7 +138,7 @@ template <class T>
   if (!scales.empty()) expects_equal(static_cast<long long>(scales.size()), c, "cuda::awq", "channel scales");
   for (float const one : scales)
     expects(one > 0 && std::isfinite(one), "cuda::awq", "channel scales must be positive and finite");
-  detail::expect_finite<T>(on, W, "cuda::awq");
+  expect_finite<T>(on, W, "cuda::awq");
   quantized_matrix out(n, c, options.grid, options.groups, options.scales_stored_as);
   if (rows_kept != nullptr) *rows_kept = n;
   if (n == 0 || c == 0) return out;
@@ -213,7 +213,7 @@ template <class T>
         }
       for_each_element(
           on, n, c, false,
-          detail::keep_rounded{errors.data(), errors.data() + n, plain.codes.data(), clipped.codes.data(), c});
+          detail::keep_rounded<std::uint8_t>{errors.data(), errors.data() + n, plain.codes.data(), clipped.codes.data(), c});
       for_each_element(on, groups, n, false,
                        detail::keep_rounded_scales{errors.data(), errors.data() + n, by(plain), by(clipped)});
       std::vector<float> found(static_cast<std::size_t>(2 * n));

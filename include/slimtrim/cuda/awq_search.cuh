@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -95,13 +94,6 @@ __global__ void __launch_bounds__(256) scaled_rounding_errors(device_matrix<T co
         fit.grid.decode(fit.grid.encode(scaled(i), at), at) / s(start + i) - static_cast<float>(W(row, start + i));
 }
 
-template <class T>
-void expect_finite(context& on, device_matrix<T const> W, char const* where) {
-  if (index_t const at = first_not_finite<T>(on, W); at >= 0)
-    throw input_error(std::string(where) + ": W[" + std::to_string(at / W.extent(1)) + ", " +
-                      std::to_string(at % W.extent(1)) + "]: expected a finite value");
-}
-
 // tr(dW H dWᵀ) for dW = Q(W diag(s)) diag(1/s) - W, 2048 rows at a time.
 template <class T>
 double scaled_rtn_error(context& on, awq_member<T> const& member, device_vector<float const> s, scale_fit const& fit,
@@ -153,7 +145,7 @@ class awq_scale_search {
     expects_equal(member.weight.extent(1), c, "cuda::search_awq_scales", "inputs of a member");
     expects_equal(member.hessian.extent(0), c, "cuda::search_awq_scales", "rows of a Hessian");
     expects_equal(member.hessian.extent(1), c, "cuda::search_awq_scales", "columns of a Hessian");
-    detail::expect_finite<T>(on_, member.weight, "cuda::search_awq_scales");
+    expect_finite<T>(on_, member.weight, "cuda::search_awq_scales");
     used_.push_back(first_not_finite<float>(on_, member.hessian) < 0);
     if (!used_.back() || n == 0) return;
     auto const diagonal_values = download_diagonal(on_, member.hessian);

@@ -1,5 +1,5 @@
-// Codes one byte each on their way to a quantised matrix: encoded, judged, replaced row by row, packed. What GPTQ and
-// AWQ share.
+// Codes one byte each on their way to a quantised matrix: encoded, judged, replaced row by row, packed. What GPTQ, AWQ
+// and SparseGPT share.
 #pragma once
 
 #include <slimtrim/cuda/context.cuh>
@@ -7,6 +7,7 @@
 #include <slimtrim/slim/quantize/quantized_matrix.hpp>
 
 #include <cstdint>
+#include <optional>
 
 namespace slimtrim {
 inline namespace v0 {
@@ -22,6 +23,39 @@ struct group_scales {
     index_t const place = group * rows + row;
     return {scales[place], zeros != nullptr ? static_cast<int>(zeros[place]) : grid.middle()};
   }
+};
+
+// Scales, zero points and codes of stacks of n rows, as far as there is a grid.
+struct rounded_stacks {
+  rounded_stacks(context& on, std::optional<uniform_grid> const& grid, index_t group, index_t problems, index_t n,
+                 index_t c)
+      : rows(n),
+        columns(c),
+        groups(grid ? ceil_div(c, group) : 0),
+        scales(on.scratch_for<float>(problems * groups * n)),
+        zeros(on.scratch_for<std::uint8_t>(grid && !grid->symmetric ? problems * groups * n : 0)),
+        codes(on.scratch_for<std::uint8_t>(grid ? problems * n * c : 0)) {}
+
+  [[nodiscard]] group_scales of(index_t p) const {
+    return {scales.data() + p * groups * rows, zeros.size() > 0 ? zeros.data() + p * groups * rows : nullptr, rows};
+  }
+  [[nodiscard]] device_matrix<std::uint8_t> codes_of(index_t p) const {
+    return device_matrix<std::uint8_t>(codes.data() + p * rows * columns, rows, columns);
+  }
+  // Of rows first .. of stack p, a row of the matrix each: [count, groups].
+  [[nodiscard]] device_matrix<float> scales_of(index_t p, index_t first, index_t count) const {
+    index_t const sizes[2] = {count, groups}, steps[2] = {1, rows};
+    return device_matrix<float>(of(p).scales + first, sizes, steps);
+  }
+  [[nodiscard]] device_matrix<std::uint8_t> zeros_of(index_t p, index_t first, index_t count) const {
+    index_t const sizes[2] = {count, groups}, steps[2] = {1, rows};
+    if (zeros.size() == 0) return {};
+    return device_matrix<std::uint8_t>(of(p).zeros + first, sizes, steps);
+  }
+
+  index_t rows, columns, groups;
+  scratch<float> scales;
+  scratch<std::uint8_t> zeros, codes;
 };
 
 // Codes of round-to-nearest; or the error of codes, decoded minus W, where asked divided by something of the column's.
@@ -56,12 +90,13 @@ struct error_element {
   }
 };
 
-// Where the rounded row is better, its codes and scales take the place of the swept ones.
+// Where the rounded row is better, its codes (or what else a row has) and scales take the place of the swept ones.
+template <class Element>
 struct keep_rounded {
   float const* rounded_error;
   float const* swept_error;
-  std::uint8_t const* from;
-  std::uint8_t* to;
+  Element const* from;
+  Element* to;
   index_t columns;
   SLIMTRIM_HD void operator()(index_t r, index_t j) const {
     if (rounded_error[r] < swept_error[r]) to[r * columns + j] = from[r * columns + j];

@@ -9,11 +9,10 @@
 #include <slimtrim/cuda/column_sweep.cuh>
 #include <slimtrim/cuda/fit_scale.cuh>
 #include <slimtrim/cuda/hessian.cuh>
-#include <slimtrim/cuda/rows.cuh>
+#include <slimtrim/cuda/stack.cuh>
 #include <slimtrim/slim/quantize/gptq.hpp>
 
 #include <cstdint>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -46,50 +45,6 @@ struct identity_matrix {
   SLIMTRIM_HD void operator()(index_t i, index_t j) const { out(i, j) = i == j ? 1.0F : 0.0F; }
 };
 
-// weights[order[j]] = 1 / R_jj², group_of[j] = group of that column.
-struct weigh_columns {
-  device_matrix<float const> R;
-  std::int32_t const* order;
-  index_t group;
-  float* weights;
-  std::int32_t* group_of;
-  SLIMTRIM_HD void operator()(index_t j, index_t) const {
-    float const pivot = R(j, j);
-    weights[order[j]] = 1.0F / (pivot * pivot);
-    group_of[j] = static_cast<std::int32_t>(order[j] / group);
-  }
-};
-
-// Everything about a batch that is decided once.
-struct gptq_shape {
-  index_t problems = 0, rows = 0, columns = 0, group = 0, groups = 0;
-  [[nodiscard]] index_t scales() const { return problems * groups * rows; }
-};
-
-// error[r] = d_r H d_rᵀ for the decoded minus the given weights of a stack, 2048 rows at a time.
-template <class T>
-void stack_errors(context& on, gptq_problem<T> const& problem, device_matrix<float const> H, gptq_shape const& shape,
-                  uniform_grid const& grid, group_scales const& scales, std::uint8_t const* codes,
-                  std::int32_t const* place, device_vector<float> error) {
-  constexpr index_t strip = 2048;
-  index_t const c = shape.columns, most = shape.rows < strip ? shape.rows : strip;
-  auto const difference = on.scratch_for<float>(most * c), product = on.scratch_for<float>(most * c);
-  device_matrix<std::uint8_t const> const all(codes, shape.rows, c);
-  index_t base = 0;
-  for (auto const& W : problem.weights) {
-    for (index_t first = 0; first < W.extent(0); first += strip) {
-      index_t const n = W.extent(0) - first < strip ? W.extent(0) - first : strip;
-      device_matrix<float> const D(difference.data(), n, c), P(product.data(), n, c);
-      for_each_element(
-          on, n, c, false,
-          error_element<T>{slimtrim::rows(W, first, n), grid, shape.group, base + first, scales, all, place, D});
-      gemm<float, float>(on, 1.0F, as_const(D), H, 0.0F, P);
-      row_dots<float>(on, as_const(D), as_const(P), slice(error, 0, base + first, n));
-    }
-    base += W.extent(0);
-  }
-}
-
 }  // namespace detail
 
 /// slimtrim::gptq for every weight of every problem; the results stand in the order given, in host memory.
@@ -112,51 +67,22 @@ template <class T>
   expects(options.groups.kind != group_kind::tensor, "cuda::gptq",
           "one scale for a whole matrix is not supported on the device");
   expects(options.descent_passes == 0, "cuda::gptq", "descent_passes: expected 0 on the device");
-  expects(!problems[0].weights.empty(), "cuda::gptq", "weights: expected at least one");
-  detail::gptq_shape shape;
-  shape.problems = static_cast<index_t>(problems.size());
-  shape.columns = problems[0].weights[0].extent(1);
-  for (auto const& W : problems[0].weights) shape.rows += W.extent(0);
-  index_t const n = shape.rows, c = shape.columns, P = shape.problems;
-  shape.group = options.groups.block_columns(c);
-  shape.groups = options.groups.groups(c);
-  for (auto const& problem : problems) {
-    index_t stacked = 0;
-    for (auto const& W : problem.weights) {
-      expects_equal(W.extent(1), c, "cuda::gptq", "columns of a weight");
-      stacked += W.extent(0);
-      if (index_t const at = first_not_finite<T>(on, W); at >= 0)
-        throw input_error("cuda::gptq: W[" + std::to_string(at / c) + ", " + std::to_string(at % c) +
-                          "]: expected a finite value");
-    }
-    expects_equal(stacked, n, "cuda::gptq", "rows of the stacked weights");
-    expects_equal(problem.hessian.extent(0), c, "cuda::gptq", "rows of the Hessian");
+  detail::stack_shape const stacked = detail::shape_of_stacks<T>(on, problems, "cuda::gptq");
+  for (auto const& problem : problems)
     if (problem.judge.data != nullptr)
-      expects_equal(problem.judge.extent(0), c, "cuda::gptq", "rows of the judging Hessian");
-  }
+      expects_equal(problem.judge.extent(0), stacked.columns, "cuda::gptq", "rows of the judging Hessian");
+  index_t const n = stacked.rows, c = stacked.columns, P = stacked.problems;
+  index_t const group = options.groups.block_columns(c);
   bool const by_activation =
       options.order == sweep_order::activation || (options.order == sweep_order::automatic && options.grid.bits >= 3);
-  scale_fit fit{options.grid, shape.group, options.scale, options.scales_stored_as, options.search};
+  scale_fit fit{options.grid, group, options.scale, options.scales_stored_as, options.search};
 
-  auto const factors = on.scratch_for<float>(P * c * c), moving = on.scratch_for<float>(P * n * c),
-             scales = on.scratch_for<float>(shape.scales());
-  bool const with_zeros = !options.grid.symmetric;
-  auto const zeros = on.scratch_for<std::uint8_t>(with_zeros ? shape.scales() : 0),
-             codes = on.scratch_for<std::uint8_t>(P * n * c);
+  auto const factors = on.scratch_for<float>(P * c * c), moving = on.scratch_for<float>(P * n * c);
+  detail::rounded_stacks const swept(on, options.grid, group, P, n, c);
   auto const order = on.scratch_for<std::int32_t>(P * c), place = on.scratch_for<std::int32_t>(P * c),
              group_of = on.scratch_for<std::int32_t>(P * c);
   auto const weights = on.scratch_for<float>(P * c);
   auto const row_losses = on.scratch_for<double>(P * n);
-  // Scales of rows first .. of problem p as a matrix [rows, groups].
-  auto const scale_view = [&](index_t p, index_t first, index_t count) {
-    index_t const sizes[2] = {count, shape.groups}, steps[2] = {1, n};
-    return device_matrix<float>(scales.data() + p * shape.groups * n + first, sizes, steps);
-  };
-  auto const zero_view = [&](index_t p, index_t first, index_t count) {
-    index_t const sizes[2] = {count, shape.groups}, steps[2] = {1, n};
-    return with_zeros ? device_matrix<std::uint8_t>(zeros.data() + p * shape.groups * n + first, sizes, steps)
-                      : device_matrix<std::uint8_t>{};
-  };
 
   std::vector<prepared_order> prepared;
   for (index_t p = 0; p < P; ++p) {
@@ -175,7 +101,7 @@ template <class T>
     // A problem without a factor takes part with the identity, and is rounded afterwards.
     if (!found.usable) for_each_element(on, c, c, false, detail::identity_matrix{R});
     for_each_element(on, c, 1, true,
-                     detail::weigh_columns{as_const(R), order.data() + p * c, shape.group, weights.data() + p * c,
+                     detail::weigh_columns{as_const(R), order.data() + p * c, group, weights.data() + p * c,
                                            group_of.data() + p * c});
     index_t base = 0;
     for (auto const& W : problem.weights) {
@@ -185,7 +111,7 @@ template <class T>
         fit_scales<T>(
             on, W, fit,
             found.usable ? device_vector<float const>(weights.data() + p * c, c) : device_vector<float const>{},
-            scale_view(p, base, W.extent(0)), zero_view(p, base, W.extent(0)));
+            swept.scales_of(p, base, W.extent(0)), swept.zeros_of(p, base, W.extent(0)));
       base += W.extent(0);
     }
   }
@@ -193,51 +119,46 @@ template <class T>
   sweep_batch const batch{P,
                           n,
                           c,
-                          shape.groups,
+                          swept.groups,
                           moving.data(),
                           factors.data(),
                           group_of.data(),
-                          scales.data(),
-                          with_zeros ? zeros.data() : nullptr,
-                          codes.data(),
+                          swept.of(0).scales,
+                          swept.of(0).zeros,
+                          swept.codes.data(),
                           row_losses.data()};
   auto const search_group = [&](index_t begin, index_t end) {
     if (by_activation) return;
     for (index_t p = 0; p < P; ++p) {
       if (!prepared[static_cast<std::size_t>(p)].usable) continue;
-      index_t const sizes[2] = {n, end - begin}, steps[2] = {c, 1}, g = begin / shape.group;
+      index_t const sizes[2] = {n, end - begin}, steps[2] = {c, 1}, g = begin / group;
       scale_fit one = fit;
       one.group = end - begin;
       fit_scales<float>(on, device_matrix<float const>(moving.data() + p * n * c + begin, sizes, steps), one,
                         device_vector<float const>(weights.data() + p * c + begin, end - begin),
-                        slimtrim::columns(scale_view(p, 0, n), g, 1),
-                        with_zeros ? slimtrim::columns(zero_view(p, 0, n), g, 1) : device_matrix<std::uint8_t>{});
+                        slimtrim::columns(swept.scales_of(p, 0, n), g, 1),
+                        options.grid.symmetric ? device_matrix<std::uint8_t>{}
+                                               : slimtrim::columns(swept.zeros_of(p, 0, n), g, 1));
     }
   };
-  column_sweep(on, batch, options.grid, by_activation ? sweep_shape::columns : shape.group, search_group, precision);
+  column_sweep(on, batch, options.grid, by_activation ? sweep_shape::columns : group, search_group, precision);
 
   // Round-to-nearest where there was no factor, and to guard against where there was one.
-  auto const plain_scales = on.scratch_for<float>(shape.groups * n);
-  auto const plain_zeros = on.scratch_for<std::uint8_t>(with_zeros ? shape.groups * n : 0),
-             plain_codes = on.scratch_for<std::uint8_t>(n * c);
+  detail::rounded_stacks const plain(on, options.grid, group, 1, n, c);
   auto const errors = on.scratch_for<float>(2 * n);
   for (index_t p = 0; p < P; ++p) {
     auto const& problem = problems[static_cast<std::size_t>(p)];
     auto const& found = prepared[static_cast<std::size_t>(p)];
     std::int32_t const* const at = place.data() + p * c;
-    detail::group_scales const swept{scales.data() + p * shape.groups * n,
-                                     with_zeros ? zeros.data() + p * shape.groups * n : nullptr, n};
-    detail::group_scales const plain{plain_scales.data(), with_zeros ? plain_zeros.data() : nullptr, n};
-    device_matrix<std::uint8_t> const stack_codes(codes.data() + p * n * c, n, c);
     auto const round = [&](detail::group_scales const& by, device_matrix<std::uint8_t> to) {
       index_t base = 0;
       for (auto const& W : problem.weights) {
         for_each_element(on, W.extent(0), c, false,
-                         detail::encode_element<T>{W, options.grid, shape.group, base, by, to, at});
+                         detail::encode_element<T>{W, options.grid, group, base, by, to, at});
         base += W.extent(0);
       }
     };
-    if (!found.usable) round(swept, stack_codes);
+    if (!found.usable) round(swept.of(p), swept.codes_of(p));
     device_matrix<float const> const judge = problem.judge.data != nullptr ? problem.judge : problem.hessian;
     bool const guarded =
         options.guard && (problem.judge.data == nullptr ? found.finite : first_not_finite<float>(on, judge) < 0);
@@ -247,19 +168,28 @@ template <class T>
       absmax.rule = scale_rule::absmax;
       index_t base = 0;
       for (auto const& W : problem.weights) {
-        index_t const sizes[2] = {W.extent(0), shape.groups}, steps[2] = {1, n};
-        fit_scales<T>(on, W, absmax, {}, device_matrix<float>(plain_scales.data() + base, sizes, steps),
-                      with_zeros ? device_matrix<std::uint8_t>(plain_zeros.data() + base, sizes, steps)
-                                 : device_matrix<std::uint8_t>{});
+        fit_scales<T>(on, W, absmax, {}, plain.scales_of(0, base, W.extent(0)), plain.zeros_of(0, base, W.extent(0)));
         base += W.extent(0);
       }
-      round(plain, device_matrix<std::uint8_t>(plain_codes.data(), n, c));
+      round(plain.of(0), plain.codes_of(0));
       device_vector<float> const rounded(errors.data(), n), moved(errors.data() + n, n);
-      detail::stack_errors<T>(on, problem, judge, shape, options.grid, plain, plain_codes.data(), at, rounded);
-      detail::stack_errors<T>(on, problem, judge, shape, options.grid, swept, stack_codes.data, at, moved);
-      for_each_element(on, n, c, false,
-                       detail::keep_rounded{rounded.data, moved.data, plain_codes.data(), stack_codes.data, c});
-      for_each_element(on, shape.groups, n, false, detail::keep_rounded_scales{rounded.data, moved.data, plain, swept});
+      auto const measure = [&](detail::group_scales const& by, device_matrix<std::uint8_t const> all,
+                               device_vector<float> to) {
+        detail::stack_errors<T>(
+            on, problem.weights, judge,
+            [&](device_matrix<T const> W, index_t row, device_matrix<float> D) {
+              for_each_element(on, W.extent(0), c, false,
+                               detail::error_element<T>{W, options.grid, group, row, by, all, at, D});
+            },
+            to);
+      };
+      measure(plain.of(0), as_const(plain.codes_of(0)), rounded);
+      measure(swept.of(p), as_const(swept.codes_of(p)), moved);
+      for_each_element(
+          on, n, c, false,
+          detail::keep_rounded<std::uint8_t>{rounded.data, moved.data, plain.codes.data(), swept.codes_of(p).data, c});
+      for_each_element(on, swept.groups, n, false,
+                       detail::keep_rounded_scales{rounded.data, moved.data, plain.of(0), swept.of(p)});
       copy_to_host(on.stream(), rounded.data, n, before.data());
       copy_to_host(on.stream(), moved.data, n, after.data());
     }
@@ -280,8 +210,8 @@ template <class T>
         result.report.error_rtn += static_cast<double>(before[i]);
         result.report.error += static_cast<double>(kept ? before[i] : after[i]);
       }
-      detail::download_codes(on, stack_codes.data + base * c, at, as_const(scale_view(p, base, height)),
-                             as_const(zero_view(p, base, height)), result.matrix);
+      detail::download_codes(on, swept.codes_of(p).data + base * c, at, as_const(swept.scales_of(p, base, height)),
+                             as_const(swept.zeros_of(p, base, height)), result.matrix);
       results[static_cast<std::size_t>(p)].push_back(std::move(result));
       base += height;
     }

@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <string>
 #include <vector>
 
 namespace slimtrim {
@@ -65,6 +66,14 @@ template <class T>
   unsigned long long behind = 0;
   copy_to_host(on.stream(), found.data(), 1, &behind);
   return behind == 0 ? -1 : X.size() - static_cast<index_t>(behind);
+}
+
+/// Throws `input_error` that names the first element of W that is NaN or infinite. Waits for the device. One read of W.
+template <class T>
+void expect_finite(context& on, device_matrix<T const> W, char const* where) {
+  if (index_t const at = first_not_finite<T>(on, W); at >= 0)
+    throw input_error(std::string(where) + ": W[" + std::to_string(at / W.extent(1)) + ", " +
+                      std::to_string(at % W.extent(1)) + "]: expected a finite value");
 }
 
 /// The diagonal of a square matrix, in host memory. Waits for the device.

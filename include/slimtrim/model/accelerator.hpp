@@ -11,6 +11,7 @@
 #include <slimtrim/recovery/expert_fit.hpp>
 #include <slimtrim/slim/quantize/awq.hpp>
 #include <slimtrim/slim/quantize/gptq.hpp>
+#include <slimtrim/slim/sparse/sparsegpt.hpp>
 #include <slimtrim/statistics/layer_statistics.hpp>
 #include <slimtrim/tensor/tensor_view.hpp>
 
@@ -125,7 +126,7 @@ class accelerator {
     static_cast<void>(W), static_cast<void>(hessian), static_cast<void>(options), static_cast<void>(judge);
     return std::nullopt;
   }
-  /// The same for slimtrim::awq and slimtrim::search_awq_scales.
+  /// The same for slimtrim::awq, slimtrim::search_awq_scales and slimtrim::sparsegpt.
   [[nodiscard]] virtual std::optional<quantized_matrix> awq(matrix_view<float const> W, matrix_view<float const> hessian,
                                                             std::vector<float> const& scales, awq_options const& options,
                                                             matrix_view<float const> judge, index_t* rows_kept) {
@@ -137,6 +138,11 @@ class accelerator {
                                                                     awq_options const& options,
                                                                     std::vector<index_t> const& tied) {
     static_cast<void>(members), static_cast<void>(options), static_cast<void>(tied);
+    return std::nullopt;
+  }
+  [[nodiscard]] virtual std::optional<sparsegpt_result> sparsegpt(matrix_view<float const> W, matrix_view<float const> hessian,
+                                                                  sparsegpt_options const& options) {
+    static_cast<void>(W), static_cast<void>(hessian), static_cast<void>(options);
     return std::nullopt;
   }
 };
@@ -228,6 +234,14 @@ class accelerated : public Base {
       if (device_ != nullptr)
         if (auto done = device_->search_awq_scales(members, options, tied)) return std::move(*done);
     return slimtrim::search_awq_scales(static_cast<Base const&>(*this), members, options, tied);
+  }
+  /// What slimtrim::sparsegpt asks for first; nothing where it is to do the sweep, by the products and factors above.
+  template <class T>
+  [[nodiscard]] std::optional<sparsegpt_result> sparsegpt(matrix_view<T const> W, matrix_view<float const> hessian,
+                                                          sparsegpt_options const& options) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (device_ != nullptr) return device_->sparsegpt(W, hessian, options);
+    return std::nullopt;
   }
 
  private:

@@ -23,6 +23,7 @@ TEST_CASE("slimming_functions: each is called with what was given, null ones lea
   CHECK_FALSE(bare.gptq(W.view(), H.view(), {}, {}).has_value());
   CHECK_FALSE(bare.awq(W.view(), H.view(), {}, {}, {}, &kept).has_value());
   CHECK_FALSE(bare.search_awq_scales(members, {}, {}).has_value());
+  CHECK_FALSE(bare.sparsegpt(W.view(), H.view(), {}).has_value());
 
   cuda::slimming_functions functions;
   functions.gptq = [](cuda::context& on, matrix_view<float const> w, matrix_view<float const> h, gptq_options const& options,
@@ -46,6 +47,12 @@ TEST_CASE("slimming_functions: each is called with what was given, null ones lea
     found.error_plain = static_cast<double>(tied.size());
     return found;
   };
+  functions.sparsegpt = [](cuda::context&, matrix_view<float const> w, matrix_view<float const> h,
+                           sparsegpt_options const& options) -> std::optional<sparsegpt_result> {
+    sparsegpt_result result;
+    result.report.error = static_cast<double>(w.extent(1) + h.extent(0) + options.pattern.of);
+    return result;
+  };
   cuda::device_accelerator<bfloat16> device(nullptr, functions);
   gptq_options options;
   options.descent_passes = 7;
@@ -58,6 +65,7 @@ TEST_CASE("slimming_functions: each is called with what was given, null ones lea
   CHECK(found->ratio == 2);
   CHECK(found->error == 7);
   CHECK(found->error_plain == 3);
+  CHECK(device.sparsegpt(W.view(), H.view(), {.pattern = {.keep = 2, .of = 4}})->report.error == 12);
 }
 
 }  // namespace cuda_slimming_functions_test

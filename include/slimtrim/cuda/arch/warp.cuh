@@ -154,6 +154,9 @@ __device__ __forceinline__ void lower_to(int* at, int value) { atomicMin(at, val
 /// Adds one to a counter in shared memory.
 __device__ __forceinline__ void count_up(int* at) { atomicAdd(at, 1); }
 
+/// Adds to a counter in device memory (integers only, so the result does not depend on the order).
+__device__ __forceinline__ void add_to(unsigned int* at, unsigned int value) { atomicAdd(at, value); }
+
 /// A ticket: how many came before, and all that they wrote before is visible to whoever draws the last one.
 [[nodiscard]] __device__ __forceinline__ unsigned int draw_ticket(unsigned int* counter) {
   __threadfence();

@@ -217,6 +217,12 @@ class device_accelerator final : public accelerator {
     std::lock_guard const lock(mutex_);
     return slimming_.search_awq_scales(on(), members, options, tied);
   }
+  [[nodiscard]] std::optional<sparsegpt_result> sparsegpt(matrix_view<float const> W, matrix_view<float const> hessian,
+                                                          sparsegpt_options const& options) override {
+    if (slimming_.sparsegpt == nullptr) return std::nullopt;
+    std::lock_guard const lock(mutex_);
+    return slimming_.sparsegpt(on(), W, hessian, options);
+  }
 
  private:
   static constexpr index_t least_solved = 512;  // columns of a system below which moving it costs as much as solving it

@@ -4,6 +4,7 @@
 #include <slimtrim/cuda/context.cuh>
 #include <slimtrim/slim/quantize/awq.hpp>
 #include <slimtrim/slim/quantize/gptq.hpp>
+#include <slimtrim/slim/sparse/sparsegpt.hpp>
 
 #include <optional>
 #include <vector>
@@ -12,8 +13,8 @@ namespace slimtrim {
 inline namespace v0 {
 namespace cuda {
 
-/// gptq_of_host_matrix, awq_of_host_matrix and search_awq_scales_of_host, or null: then the host does it, as it does where they
-/// return nothing.
+/// gptq_of_host_matrix, awq_of_host_matrix, search_awq_scales_of_host and sparsegpt_of_host_matrix, or null: then the host does it,
+/// as it does where they return nothing.
 struct slimming_functions {
   std::optional<gptq_result> (*gptq)(context&, matrix_view<float const> W, matrix_view<float const> hessian,
                                      gptq_options const&, matrix_view<float const> judge) = nullptr;
@@ -22,6 +23,8 @@ struct slimming_functions {
                                          matrix_view<float const> judge, index_t* rows_kept) = nullptr;
   std::optional<awq_scales> (*search_awq_scales)(context&, std::vector<slimtrim::awq_member<float>> const&,
                                                  awq_options const&, std::vector<index_t> const& tied) = nullptr;
+  std::optional<sparsegpt_result> (*sparsegpt)(context&, matrix_view<float const> W, matrix_view<float const> hessian,
+                                               sparsegpt_options const&) = nullptr;
 };
 
 }  // namespace cuda

@@ -50,6 +50,12 @@ struct sparsegpt_result {
 
 namespace detail {
 
+// What losing a weight costs, w² / R_jj², no more than scores may be.
+[[nodiscard]] SLIMTRIM_HD constexpr float removal_cost(float w, float pivot) {
+  float const ratio = w / pivot;
+  return ratio * ratio > 3e38F ? 3e38F : ratio * ratio;
+}
+
 // Prunes by w² / R_jj² during the sweep: a share of every block of columns over all rows, or N of M within a row.
 class pruning_chooser {
  public:
@@ -63,7 +69,8 @@ class pruning_chooser {
     scores_.resize(static_cast<std::size_t>(n * width));
     parallel_for(run_on_, ceil_div(n, 64), [&](index_t piece) {
       for (index_t r = piece * 64; r < std::min(n, (piece + 1) * 64); ++r)
-        for (index_t j = 0; j < width; ++j) scores_[static_cast<std::size_t>(r * width + j)] = score(W(r, begin + j), begin + j);
+        for (index_t j = begin; j < end; ++j)
+          scores_[static_cast<std::size_t>(r * width + j - begin)] = removal_cost(W(r, j), factor_(j, j));
     });
     drop_lowest(scores_.data(), n * width, pattern_.pruned_of(n * width), keys_,
                 [&](index_t i) { kept_.set(i / width, begin + i % width, false); });
@@ -88,15 +95,11 @@ class pruning_chooser {
   }
 
  private:
-  [[nodiscard]] float score(float w, index_t j) const {
-    float const ratio = w / factor_(j, j);
-    return std::min(ratio * ratio, 3e38F);
-  }
   void choose_group(sweep_tile const& tile, index_t j) {
     index_t const m = std::min(pattern_.of, tile.end - j);
     float scores[64];
     for (index_t l = 0; l < tile.rows; ++l) {
-      for (index_t k = 0; k < m; ++k) scores[k] = score(tile.column(j + k)[l], j + k);
+      for (index_t k = 0; k < m; ++k) scores[k] = removal_cost(tile.column(j + k)[l], factor_(j + k, j + k));
       std::uint64_t const bits = highest_bits(scores, m, pattern_.keep);
       for (index_t k = 0; k < m; ++k) kept_.set(tile.first_row + l, j + k, (bits >> k & 1U) != 0);
     }
@@ -162,7 +165,8 @@ std::vector<double> changed_errors(B const& backend, matrix_view<T const> W, mat
 /// weight: [out, in], float, bfloat16 or float16; hessian: [in, in]. Deviations: dead inputs keep their weights (or lose them by |w| as others
 /// do) instead of becoming zero; with N:M, rows where Wanda without update has the smaller error on `hessian` take that; a Hessian that
 /// is zero, not finite or never definite gives Wanda's mask, or magnitude without any activity. Blocks are cut at multiples of M.
-/// Zero is a value of every uniform grid, so pruned weights stay exactly zero. Throws `input_error` naming the first NaN or Inf of W.
+/// Zero is a value of every uniform grid, so pruned weights stay exactly zero. A backend may have `sparsegpt(W, hessian, options)` of
+/// its own, which returns nothing for what is to be done here. Throws `input_error` naming the first NaN or Inf of W.
 /// Cost in² out + (2/3) in³ multiply-adds and twice in² out / 2 for the comparison. Byte-identical for any executor.
 template <host_backend B, matrix_like M>
 [[nodiscard]] sparsegpt_result sparsegpt(B const& backend, M&& weight, matrix_view<float const> hessian,
@@ -180,6 +184,8 @@ template <host_backend B, matrix_like M>
   expects_equal(hessian.extent(1), c, "sparsegpt", "columns of the Hessian");
   bool const structured = options.given == nullptr && options.pattern.structured();
   expects(!structured || options.block >= options.pattern.of, "sparsegpt", "the block must hold a whole N:M group");
+  if constexpr (requires { backend.sparsegpt(W, hessian, options); })
+    if (auto done = backend.sparsegpt(W, hessian, options)) return std::move(*done);
   detail::name_non_finite<T>(W, "sparsegpt");
   prepared_hessian prepared = prepare_hessian(backend, hessian, column_order::natural, options.damp);
   auto fill = [&](sparsegpt_report& report) {

@@ -68,6 +68,7 @@ template <class Word>
 inline void raise_to(unsigned long long* at, unsigned long long value) { *at = *at < value ? value : *at; }
 inline void lower_to(int* at, int value) { *at = value < *at ? value : *at; }
 inline void count_up(int* at) { ++*at; }
+inline void add_to(unsigned int* at, unsigned int value) { *at += value; }
 [[nodiscard]] inline unsigned int draw_ticket(unsigned int* counter) { return (*counter)++; }
 
 }  // namespace cuda
