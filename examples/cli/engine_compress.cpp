@@ -8,7 +8,6 @@ slimtrim::compress_result engine::compress(slimtrim::opened_model const& input, 
                                            std::string const& out, slimtrim::compress_options const& options) const {
   slimtrim::compress_options with_progress = options;
   with_progress.progress = at_.progress;
-  with_progress.calibrated.progress = at_.progress;
   return slimtrim::compress(state_->backend, input, plan, out, with_progress);
 }
 

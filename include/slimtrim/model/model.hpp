@@ -49,14 +49,14 @@ template <class Visit>
 void stream_layers(model_config const& config, weight_source const& source, Visit&& visit,
                    progress_callback const& on_progress = {}) {
   for (index_t i = 0; i < config.layer_count(); ++i) {
-    report_progress(on_progress, "layers", i, config.layer_count());
+    report_progress(on_progress, "read", i, config.layer_count(), "layers");
     {
       decoder_layer weights = load_layer(config, source, i);
       visit(i, weights);
     }
     source.release(i);
   }
-  report_progress(on_progress, "layers", config.layer_count(), config.layer_count());
+  report_progress(on_progress, "read", config.layer_count(), config.layer_count(), "layers");
 }
 
 /// The residual stream after all layers: X[t], t over the rows of all sequences. tokens: [T], X: [T, hidden]. Caches are

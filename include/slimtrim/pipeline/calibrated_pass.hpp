@@ -38,11 +38,11 @@ class calibrated_pass {
   void run() {
     index_t const layers = at_.input.config.layer_count();
     for (index_t i = 0; i < layers; ++i) {
-      report_progress(at_.options.progress, "slim", i, layers);
+      report_progress(at_.options.progress, "slim", i, layers, "layers");
       run_layer(i);
       at_.input.weights->release(i);
     }
-    report_progress(at_.options.progress, "slim", 1, 1);
+    report_progress(at_.options.progress, "slim", layers, layers, "layers");
   }
 
  private:
