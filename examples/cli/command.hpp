@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,7 +17,8 @@ namespace cli {
 
 using slimtrim::index_t;
 
-/// Declares a command's options. The value that a variable has when it is declared is its default, and is shown.
+/// Declares a command's options. The value that a variable has when it is declared is its default, and is shown; an optional one
+/// stays empty unless the line says something.
 class option_set {
  public:
   option_set() = default;
@@ -28,12 +30,15 @@ class option_set {
   virtual void positionals(std::string const& name, std::vector<std::string>& values, std::string const& help) = 0;
   virtual void text(std::string const& names, std::string& value, std::string const& help, bool required = false) = 0;
   virtual void number(std::string const& names, index_t& value, std::string const& help) = 0;
+  virtual void number(std::string const& names, std::optional<index_t>& value, std::string const& help) = 0;
   virtual void real(std::string const& names, double& value, std::string const& help) = 0;
+  virtual void real(std::string const& names, std::optional<double>& value, std::string const& help) = 0;
   virtual void flag(std::string const& names, bool& value, std::string const& help) = 0;
   /// Comma-separated numbers.
   virtual void numbers(std::string const& names, std::vector<index_t>& values, std::string const& help) = 0;
   /// A size such as 20GB, 512MiB or 4096.
   virtual void bytes(std::string const& names, std::uint64_t& value, std::string const& help) = 0;
+  virtual void bytes(std::string const& names, std::optional<std::uint64_t>& value, std::string const& help) = 0;
 };
 
 /// What a running command has at hand. Everything here may be called from the main thread only.
@@ -43,7 +48,7 @@ struct session {
   bool json = false;   ///< results as JSON instead of tables
   bool quiet = false;
   slimtrim::executor* pool = nullptr;
-  /// Shows progress; throws `slimtrim::interrupted` after SIGINT or SIGTERM.
+  /// Shows progress, unless its stage has no name; throws `slimtrim::interrupted` after SIGINT or SIGTERM.
   slimtrim::progress_callback progress;
 
   /// A remark for people, to stderr, unless --quiet.

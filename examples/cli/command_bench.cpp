@@ -1,6 +1,7 @@
 // slimtrim bench: speed and memory of a model on this machine.
 
 #include "command.hpp"
+#include "document.hpp"
 #include "engine.hpp"
 #include "table.hpp"
 
@@ -109,13 +110,13 @@ class bench_command final : public command {
     double const bandwidth = device_.device != "cpu" ? run.device_bandwidth() : median(reads);
     double const share = bandwidth > 0 ? decode * static_cast<double>(seen.total.active_bytes) / bandwidth : 0;
     if (at.json) {
-      at.print(slimtrim::json_text({{"prefill_tps", prefill},
-                                    {"decode_tps", decode},
-                                    {"bytes_per_token", seen.total.active_bytes},
-                                    {"bandwidth_share", share},
-                                    {"bandwidth", bandwidth},
-                                    {"peak_rss", resident},
-                                    {"peak_device_bytes", run.peak_device_bytes()}}));
+      print_document(at, "bench", {{"prefill_tps", prefill},
+                                   {"decode_tps", decode},
+                                   {"bytes_per_token", seen.total.active_bytes},
+                                   {"bandwidth_share", share},
+                                   {"bandwidth", bandwidth},
+                                   {"peak_rss", resident},
+                                   {"peak_device_bytes", run.peak_device_bytes()}});
       return;
     }
     table measures({"measure", "value"});

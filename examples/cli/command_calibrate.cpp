@@ -1,6 +1,7 @@
 // slimtrim calibrate: one forward pass, all statistics.
 
 #include "command.hpp"
+#include "document.hpp"
 #include "engine.hpp"
 #include "table.hpp"
 
@@ -33,8 +34,8 @@ class calibrate_command final : public command {
   }
   void run(session const& at) override {
     engine const run(at, device_, memory_);
-    slimtrim::detail::require_absent(slimtrim::detail::resolve_new_path(out_));
     slimtrim::opened_model const model = slimtrim::open_model(model_);
+    slimtrim::check_new_output(out_, {model.files->folder()});
     slimtrim::token_windows const windows = run.windows(model, data_);
     slimtrim::statistics_tables tables;
     tables.blocks = blocks_;
@@ -49,11 +50,11 @@ class calibrate_command final : public command {
     }
     double const rate = static_cast<double>(statistics.tokens()) / seconds;
     if (at.json) {
-      at.print(slimtrim::json_text({{"tokens", statistics.tokens()},
-                                    {"layers", statistics.layers.size()},
-                                    {"seconds", seconds},
-                                    {"tokens_per_second", rate},
-                                    {"coverage", statistics.coverage()}}));
+      print_document(at, "calibrate", {{"tokens", statistics.tokens()},
+                                       {"layers", statistics.layers.size()},
+                                       {"seconds", seconds},
+                                       {"tokens_per_second", rate},
+                                       {"coverage", statistics.coverage()}});
     } else {
       at.print(out_ + ": " + std::to_string(statistics.tokens()) + " tokens through " +
                std::to_string(statistics.layers.size()) + " layers in " + duration_text(seconds) + " (" +

@@ -2,6 +2,7 @@
 
 #include "command.hpp"
 #include "deciding.hpp"
+#include "document.hpp"
 #include "table.hpp"
 
 #include <slimtrim/pipeline/inspect.hpp>
@@ -34,7 +35,7 @@ class compress_command final : public command {
     options.text("--plan", plan_, "Plan to carry out, instead of --recipe and --stats");
     options.text("--format", format_, "Of packed weights: compressed-tensors, awq or gptq [the input's, else the first]");
     options.bytes("--shard-size", shard_bytes_, "Most bytes of one safetensors file [5GB]");
-    options.flag("--masks", masks_, "Also write masks.bitmask into OUT: which weights pruning kept");
+    options.flag("--masks", masks_, "Also write masks.bitmask into OUT: which weights pruning kept; not with --resume");
     options.flag("--resume", resume_, "Go on where a stopped run of the same command left off, and keep the parts if this one stops");
     device_.declare(options);
     memory_.declare(options);
@@ -49,7 +50,8 @@ class compress_command final : public command {
     engine const run(at, device_, memory_);
     auto const begin = std::chrono::steady_clock::now();
     slimtrim::opened_model const model = slimtrim::open_model(model_);
-    refuse_early(model);
+    // Mistakes about OUT should show before hours of work, not after.
+    slimtrim::check_new_output(out_, {model.files->folder()});
     decided made;
     if (plan_.empty()) {
       made = decide_plan(at, run, model, flags_, true);
@@ -76,19 +78,12 @@ class compress_command final : public command {
     slimtrim::inspection const before = slimtrim::inspect(*model.files, model.config);
     after.file_bytes = result.bytes_out;
     if (at.json)
-      at.print(slimtrim::json_text(report(made.plan, result, before, after, seconds)));
+      print_document(at, "compress", report(made.plan, result, before, after, seconds));
     else
       at.print(summary(made.plan, before, after, seconds));
   }
 
  private:
-  /// Mistakes about OUT should show before hours of work, not after.
-  void refuse_early(slimtrim::opened_model const& model) const {
-    std::filesystem::path const out = slimtrim::detail::resolve_new_path(out_);
-    slimtrim::detail::require_outside(out, {model.files->folder()});
-    slimtrim::detail::require_absent(out);
-  }
-
   static slimtrim::ordered_json report(slimtrim::plan const& plan, slimtrim::compress_result const& result,
                                        slimtrim::inspection const& before, slimtrim::inspection const& after,
                                        double seconds) {

@@ -1,6 +1,7 @@
 // slimtrim convert: the same model in another file format.
 
 #include "command.hpp"
+#include "document.hpp"
 #include "table.hpp"
 
 #include <slimtrim/pipeline/convert_folder.hpp>
@@ -65,7 +66,7 @@ class convert_command final : public command {
               {"expanded", made.expanded}, {"repacked", made.repacked}, {"passed_through", made.passed_through}};
     }
     if (at.json) {
-      at.print(slimtrim::json_text(json));
+      print_document(at, "convert", json);
       return;
     }
     at.print(out_ + ": " + bytes_text(json["bytes_out"].get<double>()) + " as " + format_ + ", of " +

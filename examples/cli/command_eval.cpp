@@ -1,6 +1,7 @@
 // slimtrim eval: perplexity, and the distance from the model that it was made of.
 
 #include "command.hpp"
+#include "document.hpp"
 #include "engine.hpp"
 #include "table.hpp"
 
@@ -54,7 +55,7 @@ class eval_command final : public command {
         json["retention"] = seen.retention();
       }
       json["tokens_per_second"] = rate;
-      at.print(slimtrim::json_text(json));
+      print_document(at, "eval", json);
       return;
     }
     table measures({"measure", "value"});

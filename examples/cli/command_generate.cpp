@@ -1,6 +1,7 @@
 // slimtrim generate: greedy or sampled text.
 
 #include "command.hpp"
+#include "document.hpp"
 #include "engine.hpp"
 #include "table.hpp"
 
@@ -43,9 +44,9 @@ class generate_command final : public command {
     options.positional("MODEL", model_, "Model folder with tokenizer.json");
     options.text("--prompt", prompt_, "Text to continue", true);
     options.number("--length", length_, "New tokens at most");
-    options.real("--temperature", temperature_, "Logits are divided by it before a token is drawn; 0 is greedy [0]");
+    options.real("--temperature", temperature_, "Logits are divided by it before a token is drawn; 0 is greedy");
     options.number("--top-k", top_k_, "Draw among the N most likely tokens [all]");
-    options.real("--top-p", top_p_, "Draw among the fewest tokens that have this probability together [1]");
+    options.real("--top-p", top_p_, "Draw among the fewest tokens that have this probability together");
     options.flag("--ignore-end", ignore_end_, "Go on after an end-of-text token");
     cache_.declare(options);
     device_.declare(options);
@@ -75,13 +76,15 @@ class generate_command final : public command {
     auto const begin = std::chrono::steady_clock::now();
     auto const all = run.generate(model, prompt, options, [&](std::uint32_t token) {
       made.push_back(token);
+      // The text that appears is progress enough.
+      slimtrim::report_progress(at.progress, at.json ? "generate" : "", static_cast<index_t>(made.size()), length_, "tokens");
       return at.json || show(at, words.decode(made), shown);
     });
     double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     double const rate = static_cast<double>(all.size()) / seconds;
     std::string const text = words.decode(all);
     if (at.json) {
-      at.print(slimtrim::json_text({{"text", text}, {"tokens", all.size()}, {"tokens_per_second", rate}}));
+      print_document(at, "generate", {{"text", text}, {"tokens", all.size()}, {"tokens_per_second", rate}});
       return;
     }
     at.print(text.substr(std::min(shown.size(), text.size())) + "\n");

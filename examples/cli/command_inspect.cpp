@@ -1,6 +1,7 @@
 // slimtrim inspect: what a checkpoint consists of.
 
 #include "command.hpp"
+#include "document.hpp"
 #include "table.hpp"
 
 #include <slimtrim/pipeline/inspect.hpp>
@@ -45,7 +46,7 @@ class inspect_command final : public command {
     json["packed"] = packed.empty() ? slimtrim::ordered_json(nullptr) : slimtrim::ordered_json(packed);
     json["recipe"] = recipe.empty() ? slimtrim::ordered_json(nullptr) : slimtrim::ordered_json(recipe);
     if (at.json) {
-      at.print(slimtrim::json_text(json));
+      print_document(at, "inspect", json);
       return;
     }
     std::string text = json["family"].get<std::string>() + ", " + std::to_string(config.layer_count()) +

@@ -2,6 +2,7 @@
 
 #include "command.hpp"
 #include "deciding.hpp"
+#include "document.hpp"
 #include "table.hpp"
 
 #include <slimtrim/io/atomic_file.hpp>
@@ -35,9 +36,9 @@ class plan_command final : public command {
     options.positional("MODEL", model_, "Model folder");
     flags_.declare(options);
     options.bytes("--target-bytes", target_bytes_, "Instead of --recipe: find the best one of at most this size, such as 20GB");
-    options.real("--target-ratio", target_ratio_, "The same as a share of MODEL's bytes, such as 0.22");
+    options.real("--target-ratio", target_ratio_, "The same as a share of MODEL's bytes, above 0 and at most 1, such as 0.22");
     options.bytes("--target-active-bytes", target_active_bytes_, "The same for the bytes that one token reads");
-    options.real("--search-seconds", search_.seconds, "Longest time of a search; what is best by then is taken");
+    options.real("--search-seconds", search_.seconds, "Longest time of a search, in seconds; what is best by then is taken");
     options.numbers("--search-bits", search_bits_, "Numbers of bits to choose from besides 16 [2,3,4,8]");
     options.flag("--quantise-ends", search_.quantise_ends, "Let the search quantise head and embedding too (few engines load that)");
     options.text("-o,--output", out_, "Plan to create; must not exist", true);
@@ -47,12 +48,12 @@ class plan_command final : public command {
   }
   void run(session const& at) override {
     engine const run(at, device_, memory_);
-    slimtrim::detail::require_absent(slimtrim::detail::resolve_new_path(out_));
     slimtrim::opened_model const model = slimtrim::open_model(model_);
+    slimtrim::check_new_output(out_, {model.files->folder()});
     slimtrim::inspection const before = slimtrim::inspect(*model.files, model.config);
     std::optional<slimtrim::search_result> found;
     decided made;
-    if (target_bytes_ != 0 || target_ratio_ != 0 || target_active_bytes_ != 0) {
+    if (target_bytes_ || target_ratio_ || target_active_bytes_) {
       found = search(at, run, model, before);
       made.plan = found->plan;
     } else {
@@ -77,7 +78,7 @@ class plan_command final : public command {
                                   {"steps", document["evidence"]},
                                   {"layers", document["layers"]}};
       if (found) add_search(json, *found);
-      at.print(slimtrim::json_text(json));
+      print_document(at, "plan", json);
       return;
     }
     table sizes({"", "bytes", "active bytes", "parameters", "active"});
@@ -102,9 +103,9 @@ class plan_command final : public command {
       throw slimtrim::input_error(model.files->place(), "is packed already, and a search chooses bits anew: expected the model as it was before");
     if (!format_.empty() && format_ != "compressed-tensors")
       throw usage_error("--format: expected compressed-tensors with a target (it alone holds bits that differ), found '" + format_ + "'");
-    if ((target_bytes_ != 0) + (target_ratio_ != 0) + (target_active_bytes_ != 0) != 1)
+    if (target_bytes_.has_value() + target_ratio_.has_value() + target_active_bytes_.has_value() != 1)
       throw usage_error("expected one of --target-bytes, --target-ratio and --target-active-bytes");
-    if (!(target_ratio_ >= 0 && target_ratio_ <= 1)) throw usage_error("--target-ratio: expected a share above 0, at most 1");
+    if (target_ratio_ && !(*target_ratio_ > 0 && *target_ratio_ <= 1)) throw usage_error("--target-ratio: expected a share above 0, at most 1");
     if (flags_.data.data.empty()) throw usage_error("a target: is met by measuring: expected --data");
     if (!(search_.seconds > 0)) throw usage_error("--search-seconds: expected more than 0");
     search_.bits.clear();
@@ -112,11 +113,11 @@ class plan_command final : public command {
       if (bits != 2 && bits != 3 && bits != 4 && bits != 8) throw usage_error("--search-bits: expected 2, 3, 4 or 8, found " + std::to_string(bits));
       search_.bits.push_back(static_cast<int>(bits));
     }
-    search_.target = target_bytes_;
-    if (target_ratio_ != 0) search_.target = static_cast<std::uint64_t>(target_ratio_ * static_cast<double>(before.file_bytes));
-    if (target_active_bytes_ != 0) {
+    if (target_bytes_) search_.target = *target_bytes_;
+    if (target_ratio_) search_.target = static_cast<std::uint64_t>(*target_ratio_ * static_cast<double>(before.file_bytes));
+    if (target_active_bytes_) {
       search_.goal = slimtrim::size_goal::active_bytes;
-      search_.target = target_active_bytes_;
+      search_.target = *target_active_bytes_;
     }
     search_.uniform = flags_.uniform;
     search_.progress = at.progress;
@@ -202,9 +203,9 @@ class plan_command final : public command {
   std::string model_;
   std::string out_;
   std::string format_;
-  std::uint64_t target_bytes_ = 0;
-  double target_ratio_ = 0;
-  std::uint64_t target_active_bytes_ = 0;
+  std::optional<std::uint64_t> target_bytes_;
+  std::optional<double> target_ratio_;
+  std::optional<std::uint64_t> target_active_bytes_;
   std::vector<index_t> search_bits_{2, 3, 4, 8};
   slimtrim::search_options search_{};
   decide_flags flags_;

@@ -1,6 +1,7 @@
 // slimtrim recipe: checks a recipe and says what its steps need.
 
 #include "command.hpp"
+#include "document.hpp"
 #include "table.hpp"
 
 #include <slimtrim/io/json.hpp>
@@ -68,7 +69,7 @@ class recipe_command final : public command {
                          {"criterion", criterion_text(s)},
                          {"needs", need_text(s)},
                          {"toml", slimtrim::to_toml(s)}});
-      at.print(slimtrim::json_text({{"recipe", slimtrim::to_string(read)}, {"steps", std::move(steps)}}));
+      print_document(at, "recipe", {{"recipe", slimtrim::to_string(read)}, {"steps", std::move(steps)}});
       return;
     }
     table steps({"step", "kind", "criterion", "needs", "more"});

@@ -1,12 +1,14 @@
 // slimtrim report: one HTML page from the JSON files of a folder.
 
 #include "command.hpp"
+#include "document.hpp"
 #include "table.hpp"
 
 #include <slimtrim/io/atomic_file.hpp>
 #include <slimtrim/pipeline/report.hpp>
 
 #include <algorithm>
+#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,8 +22,9 @@ class report_command final : public command {
   std::string name() const override { return "report"; }
   std::string summary() const override { return "Make one HTML page from the JSON files of a folder"; }
   std::string examples() const override {
-    return "DIR holds what compress, eval, inspect and stats show printed with --json, as <name>.<anything>.json; files of one\n"
-           "name describe one model, and base is the original. The page needs nothing else.\n"
+    return "DIR holds what inspect, compress, eval, bench, stats show and plan with a target printed with --json, as\n"
+           "<name>.<anything>.json; files of one name describe one model, and base is the original. Other JSON files are passed\n"
+           "over. The page needs nothing else.\n"
            "Examples:\n"
            "  slimtrim inspect big --json > results/base.inspect.json\n"
            "  slimtrim compress big small --recipe rtn:4g128 --json > results/small.compress.json\n"
@@ -34,26 +37,35 @@ class report_command final : public command {
     options.text("--title", title_, "Title of the page");
     options.flag("--table", table_, "Also print the table of models");
     options.flag("--markdown", markdown_, "Print that table in Markdown");
-    options.text("--figure", figure_, "Also write the similarity heat map as an SVG file; must not exist");
+    options.text("--figure", figure_, "Also write the similarity heat map as an SVG file; must not exist; takes what stats show printed");
   }
   void run(session const& at) override {
+    std::filesystem::path const page_file = slimtrim::check_new_output(out_);
+    if (!figure_.empty() && slimtrim::check_new_output(figure_) == page_file)
+      throw slimtrim::usage_error("--figure: expected another file than -o");
     slimtrim::report_documents const documents = slimtrim::read_report_folder(folder_);
-    slimtrim::write_file_atomically(out_, slimtrim::report_html(documents, title_));
-    if (!figure_.empty()) {
-      if (documents.statistics.is_null()) throw slimtrim::usage_error("--figure: expected statistics in " + folder_ + ", found none");
-      slimtrim::ordered_json compress = nullptr;
-      for (auto const& model : documents.models)
-        if (compress.is_null() && !slimtrim::detail::dropped_layers(model.compress).empty()) compress = model.compress;
-      slimtrim::write_file_atomically(figure_, slimtrim::svg_of(slimtrim::similarity_map(documents.statistics, compress)));
-    }
+    if (!figure_.empty() && documents.statistics.is_null())
+      throw slimtrim::input_error(folder_, "--figure: expected what stats show printed among the files, found none");
+    std::string const page = slimtrim::report_html(documents, title_);
+    std::string const figure = figure_.empty() ? std::string() : figure_of(documents);
+    slimtrim::write_file_atomically(out_, page);
+    if (!figure_.empty()) slimtrim::write_file_atomically(figure_, figure);
     if ((table_ || markdown_) && !at.json) at.print(markdown_ ? table_of(documents).markdown() : table_of(documents).text());
     if (at.json)
-      at.print(slimtrim::json_text({{"models", documents.models.size()}, {"output", out_}}));
+      print_document(at, "report", {{"models", documents.models.size()}, {"output", out_}});
     else if (!markdown_)
       at.print(out_ + ": " + std::to_string(documents.models.size()) + " models\n");
   }
 
  private:
+  /// The heat map of similarities, with crosses where the first model that lost layers lost them.
+  [[nodiscard]] static std::string figure_of(slimtrim::report_documents const& documents) {
+    slimtrim::ordered_json compress = nullptr;
+    for (auto const& model : documents.models)
+      if (compress.is_null() && !slimtrim::detail::dropped_layers(model.compress).empty()) compress = model.compress;
+    return slimtrim::svg_of(slimtrim::similarity_map(documents.statistics, compress));
+  }
+
   [[nodiscard]] static table table_of(slimtrim::report_documents const& documents) {
     using slimtrim::detail::number_at;
     bool const speeds = std::any_of(documents.models.begin(), documents.models.end(), [](auto const& m) { return !m.speed.is_null(); });

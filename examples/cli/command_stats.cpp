@@ -1,6 +1,7 @@
 // slimtrim stats: merge statistics files exactly, and show what they say.
 
 #include "command.hpp"
+#include "document.hpp"
 #include "table.hpp"
 
 #include <slimtrim/core/error.hpp>
@@ -47,14 +48,20 @@ class stats_command final : public command {
   void merge(session const& at) const {
     if (files_.size() < 2) throw slimtrim::usage_error("stats merge: expected two or more files, found one");
     if (out_.empty()) throw slimtrim::usage_error("stats merge: expected -o with the file to create");
+    slimtrim::check_new_output(out_);
+    auto const report = [&](std::size_t done) {
+      slimtrim::report_progress(at.progress, "merge", static_cast<index_t>(done), static_cast<index_t>(files_.size()), "files");
+    };
+    report(0);
     slimtrim::model_statistics all = load(files_.front());
     for (std::size_t i = 1; i < files_.size(); ++i) {
-      slimtrim::report_progress(at.progress, "merge", static_cast<index_t>(i), static_cast<index_t>(files_.size()));
+      report(i);
       all.merge(load(files_[i]), files_[i]);
     }
+    report(files_.size());
     slimtrim::save_statistics(all, out_);
     if (at.json)
-      at.print(slimtrim::json_text({{"tokens", all.tokens()}, {"windows", all.windows.size()}, {"coverage", all.coverage()}}));
+      print_document(at, "stats merge", {{"tokens", all.tokens()}, {"windows", all.windows.size()}, {"coverage", all.coverage()}});
     else
       at.print(out_ + ": " + std::to_string(all.tokens()) + " tokens, at least " + std::to_string(all.coverage()) +
                " for each expert\n");
@@ -65,7 +72,7 @@ class stats_command final : public command {
       throw slimtrim::usage_error("stats show: expected one file, found " + std::to_string(files_.size()));
     slimtrim::model_statistics const statistics = load(files_.front());
     if (at.json) {
-      at.print(slimtrim::json_text(slimtrim::statistics_json(statistics)));
+      print_document(at, "stats show", slimtrim::statistics_json(statistics));
       return;
     }
     slimtrim::criterion_choice const choice = slimtrim::find_criterion(criterion_);

@@ -1,6 +1,7 @@
 // slimtrim synth: a seeded random checkpoint of any size.
 
 #include "command.hpp"
+#include "document.hpp"
 #include "table.hpp"
 
 #include <slimtrim/pipeline/synth.hpp>
@@ -50,7 +51,7 @@ class synth_command final : public command {
     if (at.json) {
       slimtrim::ordered_json const json{
           {"out", out_}, {"parameters", made.parameters}, {"bytes", made.file_bytes}, {"files", made.files}};
-      at.print(slimtrim::json_text(json));
+      print_document(at, "synth", json);
     } else {
       at.print(out_ + ": " + count_text(static_cast<double>(made.parameters)) + " parameters, " +
                bytes_text(static_cast<double>(made.file_bytes)) + " in " + std::to_string(made.files) +

@@ -6,10 +6,13 @@
 #include <slimtrim/pipeline/self_text.hpp>
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 namespace cli {
@@ -40,6 +43,20 @@ host_backend make_backend(session const& at, device_flags const& flags) {
     throw slimtrim::usage_error("--activations: expected float (this build has no vector kernels), found 'int8'");
   return host_backend(*at.pool);
 #endif
+}
+
+/// All that comes from stdin.
+std::string standard_input() {
+  std::string text;
+  for (;;) {
+    std::size_t const have = text.size();
+    text.resize(have + (std::size_t{1} << 20));
+    auto const got = ::read(STDIN_FILENO, text.data() + have, text.size() - have);
+    text.resize(have + static_cast<std::size_t>(std::max<decltype(got)>(got, 0)));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw slimtrim::system_failure(std::string("stdin: ") + std::strerror(errno));
+    if (got == 0) return text;
+  }
 }
 
 std::unique_ptr<device> make_device(device_flags const& flags) {
@@ -74,11 +91,11 @@ slimtrim::kv_precision cache_flags::chosen() const {
 
 void data_flags::declare(option_set& options, bool required, std::string const& what) {
   options.text("--data", data,
-               what + ": text file, .jsonl with text fields, token ids (.u16 .u32 .npy), or self (text that the model "
-                      "samples from itself)",
+               what + ": text file, .jsonl with text fields, token ids (.u16 .u32 .npy), - (text from stdin), or self (text "
+                      "that the model samples from itself)",
                required);
-  options.number("--tokens", tokens, "Tokens in all, a multiple of --seq [every whole window]");
-  options.number("--seq", sequence, "Tokens of one window [2048, or fewer when the model has fewer positions]");
+  options.number("--tokens", tokens, "Tokens in all, from 1, a multiple of --seq [every whole window; self has no default]");
+  options.number("--seq", sequence, "Tokens of one window, from 2 [2048, or fewer when the model has fewer positions]");
 }
 
 engine::engine(session const& at, device_flags const& flags, memory_flags const& memory) : at_(at), memory_(memory.bytes) {
@@ -95,8 +112,9 @@ engine::~engine() = default;
 slimtrim::token_windows engine::windows(slimtrim::opened_model const& model, data_flags const& flags) const {
   index_t const positions = model.config.maximum_positions;
   slimtrim::data_options options;
-  options.tokens = flags.tokens;
-  options.sequence = flags.sequence != 0 ? flags.sequence : (positions > 1 ? std::min<index_t>(2048, positions) : 2048);
+  if (flags.tokens == 0) throw slimtrim::usage_error("--tokens: expected at least 1, found 0 (without it every whole window is taken)");
+  options.tokens = flags.tokens.value_or(0);
+  options.sequence = flags.sequence.value_or(positions > 1 ? std::min<index_t>(2048, positions) : 2048);
   options.seed = at_.seed;
   if (positions > 1 && options.sequence > positions)
     at_.note("slimtrim: --seq " + std::to_string(options.sequence) + ": the model was made for " + std::to_string(positions) +
@@ -112,8 +130,10 @@ slimtrim::token_windows engine::windows(slimtrim::opened_model const& model, dat
     slimtrim::model const resident = slimtrim::load_model(state_->backend, model.config, *model.weights);
     return slimtrim::sample_text(state_->backend, resident, windows, sequence, seed, at_.progress);
   };
-  return slimtrim::load_windows(flags.data, options, model.config.vocabulary, model.files->folder() / "tokenizer.json",
-                                generate);
+  std::filesystem::path const tokenizer_json = model.files->folder() / "tokenizer.json";
+  if (flags.data == "-")
+    return slimtrim::windows_of_text(standard_input(), "stdin", options, model.config.vocabulary, tokenizer_json);
+  return slimtrim::load_windows(flags.data, options, model.config.vocabulary, tokenizer_json, generate);
 }
 
 slimtrim::evaluation engine::evaluate(slimtrim::opened_model const& model, slimtrim::opened_model const* base,
@@ -145,11 +165,7 @@ std::vector<std::uint32_t> engine::generate(slimtrim::opened_model const& model,
                                             std::vector<std::uint32_t> const& prompt,
                                             slimtrim::generate_options const& options,
                                             std::function<bool(std::uint32_t)> const& on_token) const {
-  index_t made = 0;
-  auto const seen = [&](index_t, std::uint32_t token) {
-    slimtrim::report_progress(at_.progress, "generate", ++made, options.length);
-    return on_token(token);
-  };
+  auto const seen = [&](index_t, std::uint32_t token) { return on_token(token); };
   if (auto* const on_device = state_->on_device.get()) {
     refuse_small_cache(options.cache);
     on_device->load(model.config, *model.weights, at_.progress);
@@ -168,10 +184,11 @@ std::vector<speed> engine::measure(slimtrim::opened_model const& model, std::vec
     on_device->load(model.config, *model.weights, at_.progress);
     std::vector<speed> results;
     for (index_t round = 0; round < rounds; ++round) {
+      slimtrim::report_progress(at_.progress, "measure", round, rounds, "rounds");
       results.push_back(on_device->measure(prompt, length));
-      slimtrim::report_progress(at_.progress, "measure", round + 1, rounds);
       after_round();
     }
+    slimtrim::report_progress(at_.progress, "measure", rounds, rounds, "rounds");
     return results;
   }
   slimtrim::model const resident = slimtrim::load_model(state_->backend, model.config, *model.weights);
@@ -182,6 +199,7 @@ std::vector<speed> engine::measure(slimtrim::opened_model const& model, std::vec
   options.cache = cache;
   // Once unmeasured, so that weights are in memory; then a prefill (with the one token that it yields), then the rest.
   for (index_t round = 0; round <= rounds; ++round) {
+    slimtrim::report_progress(at_.progress, "measure", std::max<index_t>(round - 1, 0), rounds, "rounds");
     clock::time_point const begin = clock::now();
     clock::time_point first = begin;
     bool seen = false;
@@ -192,11 +210,11 @@ std::vector<speed> engine::measure(slimtrim::opened_model const& model, std::vec
     speed one;
     one.prefill_seconds = std::chrono::duration<double>(first - begin).count();
     one.decode_seconds = seconds_since(first);
-    slimtrim::report_progress(at_.progress, "measure", round, rounds);
     if (round == 0) continue;
     results.push_back(one);
     after_round();
   }
+  slimtrim::report_progress(at_.progress, "measure", rounds, rounds, "rounds");
   return results;
 }
 

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -42,8 +43,8 @@ struct cache_flags {
 /// `--data`, `--tokens` and `--seq`.
 struct data_flags {
   std::string data;
-  index_t tokens = 0;
-  index_t sequence = 0;  ///< 0: 2048, or the model's positions when those are fewer
+  std::optional<index_t> tokens;    ///< not given: every whole window
+  std::optional<index_t> sequence;  ///< not given: 2048, or the model's positions when those are fewer
   void declare(option_set& options, bool required, std::string const& what);
 };
 

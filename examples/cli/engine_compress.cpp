@@ -8,7 +8,6 @@ slimtrim::compress_result engine::compress(slimtrim::opened_model const& input, 
                                            std::string const& out, slimtrim::compress_options const& options) const {
   slimtrim::compress_options within = options;
   within.progress = at_.progress;
-  within.calibrated.progress = at_.progress;
   within.calibrated.hessian_bytes = memory_;
   return slimtrim::compress(state_->backend, input, plan, out, within);
 }

@@ -53,6 +53,8 @@ void install_signals() {
   std::signal(SIGTERM, remember_signal);
   // A reader that went away shows as EPIPE where results are written, not as a sudden death in the middle of the work.
   std::signal(SIGPIPE, SIG_IGN);
+  // So does a limit on the size of files, as EFBIG.
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 int exit_code(slimtrim::fault kind) {

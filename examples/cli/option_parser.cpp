@@ -48,14 +48,18 @@ class parser_options final : public option_set {
       value = whole(word, last_name(names));
     });
   }
+  void number(std::string const& names, std::optional<index_t>& value, std::string const& help) override {
+    add(names, help, "N", [names, &value](std::string const& word) { value = whole(word, last_name(names)); });
+  }
   void real(std::string const& names, double& value, std::string const& help) override {
-    add(names, help, "X", [names, &value](std::string const& word) {
-      double parsed = 0;
-      auto const end = std::from_chars(word.data(), word.data() + word.size(), parsed);
-      if (end.ec != std::errc() || end.ptr != word.data() + word.size() || !std::isfinite(parsed))
-        throw usage_error(last_name(names) + ": expected a number, found '" + word + "'");
-      value = parsed;
+    std::ostringstream shown;
+    shown << value;
+    add(names, with_default(help, shown.str()), "X", [names, &value](std::string const& word) {
+      value = finite(word, last_name(names));
     });
+  }
+  void real(std::string const& names, std::optional<double>& value, std::string const& help) override {
+    add(names, help, "X", [names, &value](std::string const& word) { value = finite(word, last_name(names)); });
   }
   void flag(std::string const& names, bool& value, std::string const& help) override {
     app_.add_flag(names, value, help);
@@ -74,12 +78,24 @@ class parser_options final : public option_set {
     add(names, help, "SIZE",
         [names, &value](std::string const& word) { value = parse_bytes(word, last_name(names)); });
   }
+  void bytes(std::string const& names, std::optional<std::uint64_t>& value, std::string const& help) override {
+    add(names, help, "SIZE",
+        [names, &value](std::string const& word) { value = parse_bytes(word, last_name(names)); });
+  }
 
   static index_t whole(std::string const& word, std::string const& option) {
     index_t value = 0;
     auto const end = std::from_chars(word.data(), word.data() + word.size(), value);
     if (end.ec != std::errc() || end.ptr != word.data() + word.size() || value < 0)
       throw usage_error(option + ": expected a whole number, found '" + word + "'");
+    return value;
+  }
+
+  static double finite(std::string const& word, std::string const& option) {
+    double value = 0;
+    auto const end = std::from_chars(word.data(), word.data() + word.size(), value);
+    if (end.ec != std::errc() || end.ptr != word.data() + word.size() || !std::isfinite(value))
+      throw usage_error(option + ": expected a number, found '" + word + "'");
     return value;
   }
 

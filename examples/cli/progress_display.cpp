@@ -37,25 +37,27 @@ progress_display::progress_display(bool quiet) : quiet_(quiet) {
 }
 
 void progress_display::show(slimtrim::progress const& at) {
-  if (quiet_) return;
+  if (quiet_ || at.stage.empty()) return;
   auto const now = clock::now();
-  bool const new_stage = at.stage != stage_;
-  if (new_stage) {
+  bool const other_stage = at.stage != stage_;
+  // The same stage once more, as a greedy search does after each drop, begins anew but without a line of its own.
+  if (other_stage || at.done < done_) {
     clear();
     stage_ = at.stage;
     first_done_ = at.done;
     stage_begin_ = now;
-    // A short stage should not leave a line in a log.
-    last_ = terminal_ ? clock::time_point{} : now;
+    finished_ = false;
   }
+  done_ = at.done;
+  bool const ends = at.total > 0 && at.done >= at.total && !finished_;
   double const since_last = std::chrono::duration<double>(now - last_).count();
-  bool const finished = at.total > 0 && at.done >= at.total;
-  if (since_last < (terminal_ ? 0.1 : 5.0) && !(terminal_ && finished)) return;
+  if (!other_stage && !ends && since_last < (terminal_ ? 0.1 : 10.0)) return;
   last_ = now;
+  finished_ = finished_ || ends;
   double const spent = std::chrono::duration<double>(now - stage_begin_).count();
   double const part = static_cast<double>(at.done - first_done_);
   double const left =
-      at.total > 0 && part > 0 && spent > 1 ? spent / part * static_cast<double>(at.total - at.done) : -1;
+      at.total > 0 && part > 0 && spent > 1 && !ends ? spent / part * static_cast<double>(at.total - at.done) : -1;
   if (terminal_)
     draw_bar(at, left);
   else
@@ -83,12 +85,13 @@ void progress_display::draw_bar(slimtrim::progress const& at, double seconds_lef
 }
 
 void progress_display::write_line(slimtrim::progress const& at, double seconds_left) {
-  std::string line = "slimtrim: " + stage_;
+  std::string line = "slimtrim: " + stage_ + ": ";
+  std::string const unit = at.unit.empty() ? std::string() : " " + std::string(at.unit);
   if (at.total > 0)
-    line += fmt::format(" {:.0f} % ({} of {})",
-                        100 * static_cast<double>(at.done) / static_cast<double>(at.total), at.done, at.total);
+    line += fmt::format("{:.0f} % ({} of {}{})", 100 * static_cast<double>(at.done) / static_cast<double>(at.total), at.done,
+                        at.total, unit);
   else
-    line += " " + std::to_string(at.done);
+    line += std::to_string(at.done) + unit;
   if (seconds_left >= 0) line += ", " + duration_text(seconds_left) + " left";
   put(line + "\n");
 }

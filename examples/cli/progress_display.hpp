@@ -1,4 +1,5 @@
-// Progress on stderr: a bar with the time left on a terminal, a plain line every few seconds otherwise.
+// Progress on stderr: a bar with the time left on a terminal; otherwise plain lines, one where a stage begins, one every ten
+// seconds and one where it ends.
 #pragma once
 
 #include <slimtrim/core/progress.hpp>
@@ -30,8 +31,10 @@ class progress_display {
   bool terminal_ = false;
   bool color_ = false;
   bool drawn_ = false;
+  bool finished_ = false;  ///< the end of the stage was shown
   std::string stage_;
   slimtrim::index_t first_done_ = 0;
+  slimtrim::index_t done_ = 0;
   clock::time_point stage_begin_{};
   clock::time_point last_{};
 };

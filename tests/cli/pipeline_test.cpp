@@ -105,6 +105,33 @@ TEST_CASE("eval against the model itself") {
   CHECK(json["retention"] == 1.0);
 }
 
+TEST_CASE("text from stdin is text from a file") {
+  temporary_folder folder;
+  std::string text;
+  for (int i = 0; i < 300; ++i) text += "The city of line " + std::to_string(i) + ".\n";
+  std::string const file = folder.write("a.txt", text).string(), empty = folder.write("empty.txt", "").string();
+  std::vector<std::string> const rest{"--seq", "16", "--tokens", "256", "--json"};
+  auto const eval = [&](std::string const& data, std::string const& in) {
+    std::vector<std::string> arguments{"eval", tiny, "--data", data};
+    arguments.insert(arguments.end(), rest.begin(), rest.end());
+    return run_program(arguments, {}, {}, in);
+  };
+  finished_run const piped = eval("-", file);
+  REQUIRE_MESSAGE(piped.code == 0, piped.err);
+  CHECK(parse_json(piped.out, "stdout")["nll"] == parse_json(eval(file, empty).out, "stdout")["nll"]);
+  finished_run const nothing = eval("-", empty);
+  CHECK(nothing.code == 3);
+  CHECK(nothing.err == "slimtrim: stdin: expected text, found nothing\n");
+}
+
+TEST_CASE("layers that are named go without calibration") {
+  temporary_folder folder;
+  std::string const recipe = folder.write("r.toml", "[[step]]\nmethod = \"layer_drop:2\"\nlayers = [2, 4]\n").string();
+  CHECK(parse_json(run_program({"recipe", recipe, "--json"}).out, "stdout")["steps"][0]["needs"] == "weights");
+  ordered_json const made = json_of({"compress", tiny, (folder.path() / "out").string(), "--recipe", recipe});
+  CHECK(made["steps"][0]["dropped"] == ordered_json{2, 4});
+}
+
 TEST_CASE("calibrate, merge and show") {
   temporary_folder folder;
   std::string const a = id_file(folder, "a.u16", 5), b = id_file(folder, "b.u16", 6), both = (folder.path() / "ab.u16").string();
@@ -160,6 +187,9 @@ TEST_CASE("block drop gives an ordinary model; self text needs no data") {
   CHECK(text["tokens"] == 8);
   finished_run const shown = run_program({"generate", out, "--prompt", "The city of", "--length", "8", "--quiet"});
   CHECK(shown.out == text["text"].get<std::string>() + "\n");
+  // Text that is shown as it is made is not cut by lines of progress in a log that holds both.
+  finished_run const heard = run_program({"generate", out, "--prompt", "The city of", "--length", "8"});
+  CHECK(heard.err.find("generate: ") == std::string::npos);
   ordered_json const speed = json_of({"bench", out, "--prefill", "8", "--decode", "4"});
   for (char const* const key : {"prefill_tps", "decode_tps", "bytes_per_token", "bandwidth_share", "peak_rss", "peak_device_bytes"})
     CHECK_MESSAGE(speed.contains(key), key);
@@ -173,7 +203,8 @@ TEST_CASE("trimming: what cannot be is refused by the field that is wrong") {
   (void)json_of({"plan", tiny, "--stats", statistics, "--recipe", "expert_drop:6/8+layer_drop:1", "-o", plan});
   (void)json_of({"synth", (folder.path() / "other").string(), "--layers", "8", "--hidden", "32", "--intermediate", "32"});
   std::string const other = (folder.path() / "other").string();
-  auto const refused = [&](std::vector<std::string> const& arguments, int code, std::string const& part) {
+  auto const refused = [&](std::vector<std::string> arguments, int code, std::string const& part) {
+    arguments.push_back("--quiet");
     finished_run const run = run_program(arguments);
     CAPTURE(run.err);
     CHECK(run.code == code);
@@ -298,8 +329,16 @@ TEST_CASE("refusals: one line, the right exit code, nothing left behind") {
            {{"eval", tiny, "--data", ids, "--seq", "16", "--device", "gpu"}, 2},
            {{"eval", tiny, "--data", ids, "--seq", "16", "--device", "cuda", "--activations", "int8"}, 2},
            {{"generate", tiny, "--prompt", ""}, 2},
+           {{"eval", tiny, "--data", ids, "--seq", "16", "--tokens", "0"}, 2},
+           {{"eval", tiny, "--data", ids, "--seq", "0"}, 2},
+           {{"calibrate", tiny, "--data", ids, "--seq", "16", "--tokens", "0", "-o", out}, 2},
+           {{"calibrate", tiny, "--data", ids, "--seq", "16", "-o", tiny + "/out"}, 3},
+           {{"plan", tiny, "--data", ids, "--target-ratio", "0", "-o", out}, 2},
+           {{"compress", tiny, out, "--recipe", "rtn:4g64+rtn:8"}, 2},
            {{"bench", tiny, "--decode", "0"}, 2}}) {
-    finished_run const run = run_program(each.arguments);
+    std::vector<std::string> arguments = each.arguments;
+    arguments.push_back("--quiet");
+    finished_run const run = run_program(arguments);
     CHECK_MESSAGE(run.code == each.code, run.err);
     CHECK_MESSAGE(is_complaint(run.err), run.err);
     CHECK_FALSE(std::filesystem::exists(out));

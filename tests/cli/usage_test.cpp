@@ -5,6 +5,8 @@
 
 #include <doctest/doctest.h>
 
+#include <sys/resource.h>
+
 #include <string>
 #include <vector>
 
@@ -69,6 +71,30 @@ TEST_CASE("results that cannot be written are exit code 4") {
   CHECK(is_complaint(run.err));
 }
 
+TEST_CASE("a file that may not grow is exit code 4, and nothing is left") {
+  temporary_folder folder;
+  struct rlimit before {};
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+  struct rlimit const small {1 << 20, before.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+  finished_run const run = run_program({"synth", (folder.path() / "a").string(), "--quiet"});
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+  CHECK(run.code == 4);
+  CHECK(is_complaint(run.err));
+  CHECK(std::filesystem::is_empty(folder.path()));
+}
+
+TEST_CASE("recipe refuses what compress refuses") {
+  for (std::string const& recipe : {std::string("rtn:4g128+rtn:8"), std::string("layer_drop:2@consecutive"),
+                                    std::string("[[step]]\nmethod = \"gptq:4\"\ntargets = [\"lm_head\"]")}) {
+    CAPTURE(recipe);
+    finished_run const checked = run_program({"recipe", recipe});
+    CHECK(checked.code == 2);
+    CHECK(is_complaint(checked.err));
+    CHECK(run_program({"compress", SLIMTRIM_SOURCE_DIR "/examples/models/tiny-mixtral", "/tmp/absent", "--recipe", recipe}).err == checked.err);
+  }
+}
+
 TEST_CASE("signals end a run cleanly") {
   for (int const number : {SIGINT, SIGTERM}) {
     temporary_folder folder;
@@ -83,12 +109,12 @@ TEST_CASE("signals end a run cleanly") {
   }
 }
 
-TEST_CASE("progress is plain without a terminal, and absent when quiet") {
+TEST_CASE("progress is plain without a terminal, with a first and a last line and its unit, and absent when quiet") {
   temporary_folder folder;
-  finished_run const run = run_program({"synth", (folder.path() / "a").string(), "--layers", "1"});
+  finished_run const run = run_program({"synth", (folder.path() / "a").string(), "--layers", "1", "--hidden", "32", "--intermediate", "32",
+                                        "--vocab", "300", "--heads", "4"});
   CHECK(run.code == 0);
-  CHECK_FALSE(has(run.err, "\r"));
-  CHECK_FALSE(has(run.err, "\x1b"));
+  CHECK(run.err == "slimtrim: synthesize: 0 % (0 of 48224 parameters)\nslimtrim: synthesize: 100 % (48224 of 48224 parameters)\n");
   finished_run const quiet = run_program({"synth", (folder.path() / "b").string(), "--layers", "1", "--quiet"});
   CHECK(quiet.err.empty());
 }

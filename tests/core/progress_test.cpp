@@ -12,10 +12,10 @@ TEST_CASE("a report reaches the callback as it was made") {
   std::string heard;
   report_progress(
       [&](progress const& p) {
-        heard = std::string(p.stage) + " " + std::to_string(p.done) + "/" + std::to_string(p.total);
+        heard = std::string(p.stage) + " " + std::to_string(p.done) + "/" + std::to_string(p.total) + " " + std::string(p.unit);
       },
-      "calibrate", 3, 8);
-  CHECK(heard == "calibrate 3/8");
+      "calibrate", 3, 8, "tokens");
+  CHECK(heard == "calibrate 3/8 tokens");
 }
 
 TEST_CASE("nobody has to listen") { CHECK_NOTHROW(report_progress({}, "calibrate", 0, 0)); }

@@ -36,6 +36,24 @@ void in_child_process(Body const& body) {
 }
 }  // namespace
 
+TEST_CASE("what would be refused after the work is refused before it") {
+  temporary_folder const folder;
+  auto const early = [](fs::path const& out, std::vector<fs::path> const& inputs = {}) {
+    return message_of([&] { check_new_output(out, inputs); });
+  };
+  fs::create_directories(folder.path() / "here" / "below");
+  fs::create_directory_symlink(folder.path() / "here" / "below", folder.path() / "link");
+  CHECK(check_new_output(folder.path() / "link" / ".." / "new" / "") == fs::canonical(folder.path()) / "here" / "new");
+  for (fs::path const& out : {folder.path(), folder.path() / "none" / "new", fs::path(".")}) CHECK(early(out) == refusal(out));
+  CHECK(early(folder.path() / "in", {folder.path()}) == refusal(folder.path() / "in", {.inputs = {folder.path()}}));
+  fs::path const closed = folder.path() / "closed";
+  fs::create_directory(closed);
+  fs::permissions(closed, fs::perms::owner_read | fs::perms::owner_exec);
+  if (::geteuid() != 0) CHECK(early(closed / "new").find("create: ") != std::string::npos);
+  fs::permissions(closed, fs::perms::owner_all);
+  CHECK_FALSE(fs::exists(folder.path() / "new"));
+}
+
 TEST_CASE("a committed folder holds exactly what was written") {
   temporary_folder const folder;
   put(folder / "source", std::string(3'000'000, 's'));

@@ -190,10 +190,14 @@ TEST_CASE("progress") {
   index_t last = -1;
   options.progress = [&](progress const& p) {
     CHECK(p.done <= p.total);
+    CHECK(p.done >= last);
+    CHECK(p.total == 24);
+    CHECK(p.unit == "tokens");
+    if (last < 0) CHECK(p.done == 0);
     last = p.done;
   };
-  static_cast<void>(calibrate_model(bundled(), train_windows(1, 8), 1, options));
-  CHECK(last == 1);
+  static_cast<void>(calibrate_model(bundled(), train_windows(3, 8), 1, options));
+  CHECK(last == 24);
   options.progress = [](progress const&) { throw interrupted(); };
   CHECK_THROWS_AS(static_cast<void>(calibrate_model(bundled(), train_windows(1, 8), 1, options)), interrupted);
 }

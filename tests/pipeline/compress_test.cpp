@@ -42,6 +42,7 @@ TEST_CASE("layer drop and rtn: byte-identical folders, exactly rtn's values") {
   std::vector<std::string> stages;
   options.progress = [&](progress const& each) {
     CHECK(each.done <= each.total);
+    CHECK(each.unit == "tensors");
     stages.emplace_back(each.stage);
   };
   compress_result const result = compress_model(bundled(), p, folder.path() / "a", options);

@@ -68,6 +68,31 @@ TEST_CASE("text goes through the tokenizer") {
             "expected an id below 100 (the model's vocabulary)") != std::string::npos);
 }
 
+TEST_CASE("text in memory is windows as the same text in a file is") {
+  temporary_folder folder;
+  std::string text;
+  for (int i = 0; i < 200; ++i) text += "line " + std::to_string(i) + "\n";
+  std::string const file = folder.write("a.txt", text).string();
+  for (index_t const tokens : {0, 64}) {
+    data_options const options{.tokens = tokens, .sequence = 16};
+    token_windows const windows = windows_of_text(text, "stdin", options, 2048, tokenizer_json);
+    CHECK(windows.tokens == load_windows(file, options, 2048, tokenizer_json).tokens);
+    CHECK(windows.source == "stdin");
+  }
+  auto const said = [&](std::string const& of, data_options const& options, index_t vocabulary) {
+    try {
+      static_cast<void>(windows_of_text(of, "stdin", options, vocabulary, tokenizer_json));
+    } catch (input_error const& failure) {
+      return std::string(failure.what());
+    }
+    return std::string("accepted");
+  };
+  CHECK(said("", {.sequence = 16}, 2048) == "stdin: expected text, found nothing");
+  CHECK(said("a", {.sequence = 16}, 2048) == "stdin: expected at least 16 tokens (one window, see --seq), found 1");
+  CHECK(said(text, {.tokens = 16000, .sequence = 16}, 2048).find("stdin: expected 16000 tokens (1000 windows of 16), found ") == 0);
+  CHECK(said(text, {.sequence = 16}, 100).find("expected an id below 100 (the model's vocabulary)") != std::string::npos);
+}
+
 TEST_CASE("the tokenizer gives the ids beside the text") {
   std::filesystem::path const folder = SLIMTRIM_SHARED_DATA "/wikitext-2";
   if (!std::filesystem::exists(folder)) {

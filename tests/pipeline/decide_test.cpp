@@ -223,6 +223,20 @@ TEST_CASE("what cannot be carried out is refused before anything is measured") {
   }
 }
 
+TEST_CASE("layers named by hand need neither statistics nor text, whatever the criterion") {
+  decide_inputs const bare{.model = &bundled()};
+  for (std::string const method : {"layer_drop:2", "layer_drop:2@greedy_kl", "block_drop:2@angular"}) {
+    CAPTURE(method);
+    plan const p = decide_recipe(load_recipe("[[step]]\nmethod = \"" + method + "\"\nlayers = [2, 4]\n"), bare);
+    CHECK(p.evidence[0]["dropped"] == ordered_json{2, 4});
+    CHECK_FALSE(p.evidence[0].contains("kl"));
+  }
+  // What an earlier step took cannot be taken again.
+  std::string const both = "[[step]]\nmethod = \"layer_drop:1\"\nlayers = [2]\n[[step]]\nmethod = \"layer_drop:2\"\nlayers = [2, 4]\n";
+  CHECK(has(message_of<usage_error>([&] { static_cast<void>(decide_recipe(load_recipe(both), bare)); }),
+            "layer_drop:2: layers: expected layers that still have what goes, 2 of them, found 1"));
+}
+
 TEST_CASE("random is what the seed says; protected and listed layers") {
   decide_inputs const bare{.model = &bundled()};
   plan const a = decide_plan("layer_drop:3@random", bare, {.seed = 5}), b = decide_plan("layer_drop:3@random", bare, {.seed = 5});

@@ -44,6 +44,21 @@ TEST_CASE("a step says what it needs") {
   CHECK(needs_statistics(s));
   s.criterion = "greedy";
   CHECK(needs_data(s));
+  // Where as many layers are named as go, nothing is ranked.
+  s.layers = {1, 4};
+  s.count = 2;
+  CHECK(requirement_of(s) == requirement::weights);
+  s.criterion = "cosine";
+  CHECK(requirement_of(s) == requirement::weights);
+  s.protect_last = 1;
+  CHECK(needs_statistics(s));
+  s.protect_last = 0;
+  s.count = 1;
+  CHECK(needs_statistics(s));
+  s.method = method::expert_drop;
+  s.count = 2;
+  s.criterion = "reap";
+  CHECK(needs_statistics(s));
   s = {};
   for (method const m : {method::recover, method::gptq, method::awq, method::wanda, method::sparsegpt}) {
     s.method = m;

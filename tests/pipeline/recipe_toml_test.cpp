@@ -85,7 +85,7 @@ TEST_CASE("channel scales, ridges and how the pass over tokens goes") {
         "method = \"rtn:4\"\nridges = [0.1]", "method = \"gptq:4\"\nridges = []", "method = \"gptq:4\"\nridges = [0]",
         "method = \"gptq:4\"\nridges = [\"1\"]", "method = \"gptq:4\"\nridges = [nan]", "method = \"layer_drop:1\"\nsequential = false",
         "method = \"rtn:4\"\naffinity = false", "method = \"gptq:4\"\naffinity = 1", "method = \"rtn:4\"\ndescent = 1",
-        "method = \"gptq:4\"\ndescent = -1"})
+        "method = \"gptq:4\"\ndescent = -1", "method = \"gptq:4\"\ndescent = 1001"})
     CHECK_MESSAGE(refusal(one(lines)) != "accepted", lines);
 }
 
@@ -95,6 +95,12 @@ TEST_CASE("refusals name the file, the step and the key") {
         "r.toml: step 1: scale: expected absmax, mse or weighted, found 'best'");
   CHECK(refusal(one("method = \"rtn:5\"")) ==
         "r.toml: step 1: method 'rtn:5': bits: expected 2, 3, 4 or 8, as in 4g128, found '5'");
+  CHECK(refusal(one("method = \"gptq:4\"\ndescent = 1001")) == "r.toml: step 1: descent: expected a whole number from 0 to 1000, found 1001");
+  CHECK(refusal(one("method = \"gptq:4\"\ndescent = 1000")) == "accepted");
+  // Norms are no matrices: nothing that slims could ever match them.
+  CHECK(refusal(one("method = \"rtn:4\"\ntargets = [\"norms\"]")) ==
+        "r.toml: step 1: targets: expected experts, attention, shared_experts, dense, lm_head, embedding or router, or a glob of tensor "
+        "names with * or ?, found [ 'norms' ]");
   CHECK(refusal(one("methd = \"rtn:4\"")) ==
         "r.toml: step 1: method: expected a string such as \"rtn:4g128\", found nothing");
   CHECK(refusal("[[step]\nmethod = 1").find("r.toml: line 1, column ") == 0);
@@ -119,6 +125,7 @@ TEST_CASE("--recipe takes a name, a line or a file") {
   CHECK(load_recipe("recover").steps.size() == 1);
   CHECK_THROWS_AS((void)load_recipe("absent.toml"), input_error);
   CHECK_THROWS_AS((void)load_recipe("absent"), usage_error);
+  CHECK_THROWS_AS((void)load_recipe("rtn:4g128+rtn:8"), usage_error);
   auto const path = std::filesystem::temp_directory_path() / "slimtrim_recipe_toml_test.toml";
   std::ofstream(path) << one("method = \"rtn:4g128\"");
   CHECK(load_recipe(path.string()).steps.size() == 1);

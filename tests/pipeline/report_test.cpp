@@ -20,7 +20,8 @@ std::size_t count(std::string const& text, std::string const& part) {
   return n;
 }
 
-ordered_json const drop_json{{"recipe", "layer_drop:1+expert_drop:2/3"},
+ordered_json const drop_json{{"command", "compress"},
+                             {"recipe", "layer_drop:1+expert_drop:2/3"},
                              {"bytes_in", 20000000},
                              {"bytes_out", 5000000},
                              {"steps",
@@ -31,6 +32,7 @@ ordered_json const drop_json{{"recipe", "layer_drop:1+expert_drop:2/3"},
                                {{"step", "rtn:4"}, {"modules", 12}}}},
                              {"notes", {"only <slimtrim> loads it"}}};
 ordered_json const statistics_json{
+    {"command", "stats show"},
     {"tokens", 4096},
     {"coverage", 17},
     {"layers",
@@ -39,14 +41,19 @@ ordered_json const statistics_json{
 
 void fill(temporary_folder const& folder) {
   folder.write("drop<1>.compress.json", drop_json.dump());
-  folder.write("drop<1>.eval.json", R"({"perplexity": 26.5, "kl_mean": 0.0625, "top1_agreement": 0.875, "tokens_per_second": 99.5})");
-  folder.write("drop<1>.bench.json", R"({"prefill_tps": 5000, "decode_tps": 1234.5})");
-  folder.write("base.inspect.json", R"({"layers_detail": [], "bytes": 20000000, "active_bytes": 8000000})");
-  folder.write("base.eval.json", R"({"perplexity": 24.5})");
+  folder.write("drop<1>.eval.json", R"({"command": "eval", "perplexity": 26.5, "kl_mean": 0.0625, "top1_agreement": 0.875, "tokens_per_second": 99.5})");
+  folder.write("drop<1>.bench.json", R"({"command": "bench", "prefill_tps": 5000, "decode_tps": 1234.5})");
+  folder.write("base.inspect.json", R"({"command": "inspect", "layers_detail": [], "bytes": 20000000, "active_bytes": 8000000})");
+  folder.write("base.eval.json", R"({"command": "eval", "perplexity": 24.5})");
   folder.write("calibration.stats.json", statistics_json.dump());
-  folder.write("hunt.search.json", R"({"front": [{"recipe": "rtn:4", "bytes": 100, "kl": 0.5},
+  folder.write("hunt.search.json", R"({"command": "plan", "front": [{"recipe": "rtn:4", "bytes": 100, "kl": 0.5},
                                                   {"recipe": "long", "steps": "gptq:4 on <all>", "bytes": 200, "active_bytes": 50, "kl": 0.25, "predicted": 0.125}]})");
   folder.write("list.json", "[1, 2]");
+  // Of commands that say nothing to the page, and of others than slimtrim, whatever keys they have.
+  folder.write("base.convert.json", R"({"command": "convert", "bytes_in": 1, "bytes_out": 2})");
+  folder.write("base.plan.json", R"({"command": "plan", "bytes_in": 1})");
+  folder.write("base.other.json", R"({"bytes_in": 1, "perplexity": 2, "decode_tps": 3, "layers_detail": [], "coverage": 4, "layers": []})");
+  folder.write("base.odd.json", R"({"command": ["compress"]})");
   folder.write("notes.txt", "not JSON");
 }
 
@@ -60,7 +67,7 @@ TEST_CASE("a name may hold points; the word before .json is none of it") {
   CHECK(report_name("v1.2-b.json") == "v1.2-b");
 }
 
-TEST_CASE("files are told apart by their keys") {
+TEST_CASE("files are told apart by the command that made them") {
   temporary_folder const folder;
   fill(folder);
   report_documents const documents = read_report_folder(folder.path());
@@ -92,6 +99,21 @@ TEST_CASE("a folder without anything, and one that is not there") {
     FAIL("accepted");
   } catch (input_error const& e) {
     CHECK(std::string(e.what()).find("y.json") != std::string::npos);
+  }
+}
+
+TEST_CASE("one document of a kind about a model, and one of statistics") {
+  for (char const* const again : {"drop<1>.again.json", "other.stats.json"}) {
+    CAPTURE(again);
+    temporary_folder const folder;
+    fill(folder);
+    folder.write(again, again[0] == 'd' ? drop_json.dump() : statistics_json.dump());
+    try {
+      static_cast<void>(read_report_folder(folder.path()));
+      FAIL("accepted");
+    } catch (input_error const& e) {
+      CHECK(std::string(e.what()).find("expected one document of ") != std::string::npos);
+    }
   }
 }
 

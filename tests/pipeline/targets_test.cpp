@@ -84,7 +84,6 @@ TEST_CASE("classes and globs") {
   CHECK(is_target(one("rtn:4g32", {"lm_head"}), mixtral, {module_role::head}));
   CHECK(is_target(one("rtn:4g32", {"embedding"}), mixtral, {module_role::embedding}));
   CHECK(is_target(one("rtn:4g32", {"router"}), mixtral, {module_role::router, 3}));
-  CHECK_FALSE(is_target(one("rtn:4g32", {"norms"}), mixtral, {module_role::final_norm}));
   CHECK_FALSE(is_target(one("rtn:4g32", {"*"}), mixtral, {module_role::attention_norm, 0}));
   CHECK(is_target(one("rtn:4g32", {"*"}), mixtral, {module_role::head}));
   step const w2 = one("rtn:4g32", {"attention", "model.layers.1?.*.w2.weight"});

@@ -77,6 +77,15 @@ TEST_CASE("an accelerator is lent a stream as long as that lives, and its copy a
   CHECK(device.lent.size() == 2);
 }
 
+TEST_CASE("a pass over chunks of windows counts tokens from none to all") {
+  token_windows const windows{8, std::vector<std::uint32_t>(40), "made"};
+  CHECK(tokens_done(windows, 0, 2, 0, 4) == 0);
+  CHECK(tokens_done(windows, 0, 2, 1, 4) == 4);
+  CHECK(tokens_done(windows, 2, 2, 0, 4) == 16);
+  CHECK(tokens_done(windows, 4, 1, 3, 4) == 38);
+  CHECK(tokens_done(windows, 4, 1, 4, 4) == 40);
+}
+
 TEST_CASE("windows start as rows of the embedding") {
   model_ends const ends = load_ends(bundled().config, *bundled().weights);
   token_windows const windows = train_windows(4, 8);

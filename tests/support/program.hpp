@@ -26,7 +26,7 @@ struct finished_run {
 class running_program {
  public:
   running_program(std::vector<std::string> const& arguments, std::vector<std::pair<std::string, std::string>> const& variables = {},
-                  std::string const& out_file = {}) {
+                  std::string const& out_file = {}, std::string const& in_file = {}) {
     std::filesystem::path const out = out_file.empty() ? folder_.path() / "out" : std::filesystem::path(out_file);
     std::filesystem::path const err = folder_.path() / "err";
     process_ = ::fork();
@@ -37,6 +37,7 @@ class running_program {
     int const errors = ::open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
     ::dup2(output, STDOUT_FILENO);
     ::dup2(errors, STDERR_FILENO);
+    if (!in_file.empty()) ::dup2(::open(in_file.c_str(), O_RDONLY), STDIN_FILENO);
     std::vector<char*> words{const_cast<char*>(SLIMTRIM_PROGRAM)};
     for (std::string const& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
     words.push_back(nullptr);
@@ -74,8 +75,8 @@ class running_program {
 
 inline finished_run run_program(std::vector<std::string> const& arguments,
                                 std::vector<std::pair<std::string, std::string>> const& variables = {},
-                                std::string const& out_file = {}) {
-  return running_program(arguments, variables, out_file).wait();
+                                std::string const& out_file = {}, std::string const& in_file = {}) {
+  return running_program(arguments, variables, out_file, in_file).wait();
 }
 
 /// Whether `err` is the one line `slimtrim: <message>`.

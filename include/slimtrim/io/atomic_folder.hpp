@@ -59,8 +59,8 @@ inline void rename_to_new(std::filesystem::path const& from, std::filesystem::pa
 
 /// `out` with its parent resolved, so that the final name is unambiguous.
 [[nodiscard]] inline std::filesystem::path resolve_new_path(std::filesystem::path const& out) {
-  std::filesystem::path path = out.lexically_normal();
-  if (!path.has_filename()) path = path.parent_path();
+  // Not normalised as text: behind a link, `..` is the parent of what the link leads to.
+  std::filesystem::path path = out.has_filename() ? out : out.parent_path();
   std::string const name = path.filename().native();
   if (name.empty() || name == "." || name == "..")
     throw usage_error("output '" + printable(out.native(), 1000) + "': expected the name of something new");
@@ -97,6 +97,17 @@ inline void require_outside(std::filesystem::path const& path, std::vector<std::
 }
 
 }  // namespace detail
+
+/// Says early what `atomic_folder` and `atomic_file` would say of `out` after the work; returns it with its parent resolved. Throws
+/// `usage_error` for what is no name, `input_error` when something is there, the parent is not, or it lies inside an input,
+/// `system_failure` when nothing can be created in the parent.
+inline std::filesystem::path check_new_output(std::filesystem::path const& out, std::vector<std::filesystem::path> const& inputs = {}) {
+  std::filesystem::path const path = detail::resolve_new_path(out);
+  detail::require_outside(path, inputs);
+  detail::require_absent(path);
+  if (::access(path.parent_path().c_str(), W_OK | X_OK) != 0) throw system_error_at(path, "create", errno);
+  return path;
+}
 
 /// A folder under construction. Not committed when destroyed: removed (unless `keep`).
 class atomic_folder {

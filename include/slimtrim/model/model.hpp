@@ -52,14 +52,14 @@ void stream_layers(model_config const& config, weight_source const& source, Visi
   read_ahead ahead(source);
   for (index_t i = 0; i < config.layer_count(); ++i) {
     ahead.begin_layer(config, i + 1);
-    report_progress(on_progress, "layers", i, config.layer_count());
+    report_progress(on_progress, "read", i, config.layer_count(), "layers");
     {
       decoder_layer weights = load_layer(config, source, i);
       visit(i, weights);
     }
     source.release(i);
   }
-  report_progress(on_progress, "layers", config.layer_count(), config.layer_count());
+  report_progress(on_progress, "read", config.layer_count(), config.layer_count(), "layers");
 }
 
 /// The residual stream after all layers: X[t], t over the rows of all sequences. tokens: [T], X: [T, hidden]. Caches are

@@ -119,6 +119,7 @@ template <host_backend B>
   read_ahead ahead(*model.weights);
   std::uint64_t const streams_held = options.tables.blocks ? static_cast<std::uint64_t>(config.layer_count()) + 1 : 1;
   index_t const chunk = windows_within(options.activation_bytes / streams_held, windows.sequence, config.hidden);
+  index_t const all_tokens = windows.count() * windows.sequence;
   for (index_t first = 0; first < windows.count(); first += chunk) {
     index_t const count = std::min(chunk, windows.count() - first);
     window_streams streams(ends, windows, first, count);
@@ -126,8 +127,7 @@ template <host_backend B>
     std::vector<window_streams> history;
     for (index_t i = 0; i < config.layer_count(); ++i) {
       ahead.begin_layer(config, i + 1);
-      report_progress(options.progress, "calibrate", first * config.layer_count() + i * count,
-                      windows.count() * config.layer_count());
+      report_progress(options.progress, "calibrate", tokens_done(windows, first, count, i, config.layer_count()), all_tokens, "tokens");
       if (options.tables.blocks) history.push_back(streams.clone());
       layer_statistics_options shape;
       shape.experts = config.layer(i).experts;
@@ -153,7 +153,7 @@ template <host_backend B>
       }
     }
   }
-  report_progress(options.progress, "calibrate", 1, 1);
+  report_progress(options.progress, "calibrate", all_tokens, all_tokens, "tokens");
   return result;
 }
 

@@ -42,11 +42,11 @@ class calibrated_pass {
     for (index_t i = 0; i < layers; ++i) {
       bool const skipped = !at_.original && resumption_.finished && i + 1 < layers && resumption_.finished(i + 1);
       if (!skipped) ahead.begin_layer(at_.input.config, i + 1);
-      report_progress(at_.options.progress, "slim", i, layers);
+      report_progress(at_.options.progress, "slim", i, layers, "layers");
       run_layer(i);
       at_.input.weights->release(i);
     }
-    report_progress(at_.options.progress, "slim", 1, 1);
+    report_progress(at_.options.progress, "slim", layers, layers, "layers");
   }
 
  private:

@@ -258,7 +258,7 @@ compress_result compress(B const& backend, opened_model const& input, plan const
 
   index_t const total = static_cast<index_t>(modules.copies.size() + modules.slimmed.size());
   index_t done = 0;
-  auto const report = [&] { report_progress(options.progress, "compress", done, total); };
+  auto const report = [&] { report_progress(options.progress, "compress", done, total, "tensors"); };
   report();
 
   std::optional<compress_journal> journal;
@@ -340,7 +340,10 @@ compress_result compress(B const& backend, opened_model const& input, plan const
       resumption.finished = [&](index_t layer) { return journal->has(layer); };
       resumption.handed_out = [&](module_id id) { return taken_over.count(module_name(*finished.config.family, id)) != 0; };
     }
-    slim_calibrated(backend, input, p, modules, *options.data, finish, options.calibrated, folded, resumption);
+    calibrated_options pass = options.calibrated;
+    // One account of all the work, unless somebody listens to the pass by itself.
+    if (!pass.progress) pass.progress = [&](progress const&) { report(); };
+    slim_calibrated(backend, input, p, modules, *options.data, finish, pass, folded, resumption);
   }
   for (copied_tensor const* each : waiting)
     if (taken_over.count(each->name) == 0) copy_now(*each);
@@ -365,6 +368,9 @@ compress_result compress(B const& backend, opened_model const& input, plan const
     }
     input.files->release(module_name(*input.config.family, m.from));
   }
+  // What a resumed run took over was not counted tensor by tensor.
+  done = total;
+  report();
   writer.finish();
   if (masks) masks->finish();
   if (!calibrated) folder.write("config.json", json_text(config));

@@ -176,7 +176,7 @@ inline convert_folder_result convert_folder(opened_model const& model, std::file
   result.bytes_out = writer.file_bytes();
   index_t done = 0;
   auto const report = [&] {
-    report_progress(options.progress, "convert", done++, static_cast<index_t>(modules.size() + copies.size()));
+    report_progress(options.progress, "convert", done++, static_cast<index_t>(modules.size() + copies.size()), "tensors");
   };
   detail::tensor_copier copy;
   for (detail::converted_module const& each : modules) {

@@ -270,7 +270,7 @@ inline convert_gguf_result convert_gguf(opened_model const& model, std::filesyst
   gguf_writer writer(target.open(), std::move(layout));
   index_t done = 0;
   for (std::size_t i = 0; i < modules.size(); ++i) {
-    report_progress(options.progress, "convert", done++, static_cast<index_t>(modules.size()));
+    report_progress(options.progress, "convert", done++, static_cast<index_t>(modules.size()), "tensors");
     gguf_module const& m = modules[i];
     if (m.vector) {
       std::vector<float> const values = model.weights->vector(m.sources.front());
@@ -295,7 +295,7 @@ inline convert_gguf_result convert_gguf(opened_model const& model, std::filesyst
     bool const last_of_layer = i + 1 == modules.size() || modules[i + 1].sources.front().layer != id.layer;
     if (last_of_layer) model.weights->release(id.layer);
   }
-  report_progress(options.progress, "convert", done, done);
+  report_progress(options.progress, "convert", done, done, "tensors");
   writer.finish();
   model.files->require_unchanged();
   target.commit();

@@ -12,6 +12,7 @@
 #include <slimtrim/pipeline/token_file.hpp>
 #include <slimtrim/pipeline/token_text.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -86,6 +87,16 @@ inline void check_data_options(std::string const& source, data_options const& op
   return name.size() > ending.size() && name.substr(name.size() - ending.size()) == ending;
 }
 
+/// Throws `input_error` when the tokenizer has made ids that the model does not have.
+inline void check_encoded_ids(std::span<std::uint32_t const> ids, index_t vocabulary, tokenizer const& encoder,
+                              std::filesystem::path const& tokenizer_json) {
+  for (std::uint32_t const id : ids)
+    if (id >= static_cast<std::uint64_t>(vocabulary))
+      throw input_error(printable(tokenizer_json.native(), 1000),
+                        "token '" + printable(encoder.token_of(id), 40) + "': expected an id below " + std::to_string(vocabulary) +
+                            " (the model's vocabulary), found " + std::to_string(id));
+}
+
 [[nodiscard]] inline std::vector<std::uint32_t> tokens_of_file(input_file const& file, std::uint64_t most,
                                                                index_t vocabulary,
                                                                std::filesystem::path const& tokenizer_json) {
@@ -98,12 +109,23 @@ inline void check_data_options(std::string const& source, data_options const& op
   tokenizer const encoder = tokenizer::from_file(tokenizer_json);
   std::vector<std::uint32_t> ids = has_ending(name, ".jsonl") ? read_jsonl_tokens(file, most, encoder)
                                                               : read_text_tokens(file, most, encoder);
-  for (std::size_t i = 0; i < ids.size(); ++i)
-    if (ids[i] >= static_cast<std::uint64_t>(vocabulary))
-      throw input_error(printable(tokenizer_json.native(), 1000),
-                        "token '" + printable(encoder.token_of(ids[i]), 40) + "': expected an id below " +
-                            std::to_string(vocabulary) + " (the model's vocabulary), found " + std::to_string(ids[i]));
+  check_encoded_ids(ids, vocabulary, encoder, tokenizer_json);
   return ids;
+}
+
+/// The whole windows of `ids`, of which `options` wants so many. `place` is where they came from.
+[[nodiscard]] inline token_windows whole_windows(std::vector<std::uint32_t> ids, data_options const& options, std::string const& source,
+                                                 std::string const& place) {
+  auto const found = static_cast<index_t>(ids.size());
+  if (found < options.sequence)
+    throw input_error(place, "expected at least " + std::to_string(options.sequence) + " tokens (one window, see --seq), found " +
+                                 std::to_string(found));
+  if (found < options.tokens)
+    throw input_error(place, "expected " + std::to_string(options.tokens) + " tokens (" +
+                                 std::to_string(options.tokens / options.sequence) + " windows of " +
+                                 std::to_string(options.sequence) + "), found " + std::to_string(found));
+  ids.resize(static_cast<std::size_t>(found - found % options.sequence));
+  return {options.sequence, std::move(ids), source};
 }
 
 [[nodiscard]] inline token_windows generated_windows(data_options const& options, index_t vocabulary,
@@ -130,17 +152,19 @@ inline void check_data_options(std::string const& source, data_options const& op
   if (source == "self") return detail::generated_windows(options, vocabulary, generate);
   input_file const file = input_file::open(source);
   std::uint64_t const most = options.tokens == 0 ? UINT64_MAX : static_cast<std::uint64_t>(options.tokens);
-  token_windows windows{options.sequence, detail::tokens_of_file(file, most, vocabulary, tokenizer_json), source};
-  auto const found = static_cast<index_t>(windows.tokens.size());
-  if (found < options.sequence)
-    throw input_error(file.place(), "expected at least " + std::to_string(options.sequence) +
-                                        " tokens (one window, see --seq), found " + std::to_string(found));
-  if (found < options.tokens)
-    throw input_error(file.place(), "expected " + std::to_string(options.tokens) + " tokens (" +
-                                        std::to_string(options.tokens / options.sequence) + " windows of " +
-                                        std::to_string(options.sequence) + "), found " + std::to_string(found));
-  windows.tokens.resize(static_cast<std::size_t>(found - found % options.sequence));
-  return windows;
+  return detail::whole_windows(detail::tokens_of_file(file, most, vocabulary, tokenizer_json), options, source, file.place());
+}
+
+/// Windows from a text that is in memory; `source` names it. Throws as `load_windows`.
+[[nodiscard]] inline token_windows windows_of_text(std::string_view text, std::string const& source, data_options const& options,
+                                                   index_t vocabulary, std::filesystem::path const& tokenizer_json) {
+  detail::check_data_options(source, options);
+  if (text.empty()) throw input_error(source, "expected text, found nothing");
+  tokenizer const encoder = tokenizer::from_file(tokenizer_json);
+  std::vector<std::uint32_t> ids = encoder.encode(text);
+  if (options.tokens != 0) ids.resize(std::min(ids.size(), static_cast<std::size_t>(options.tokens)));
+  detail::check_encoded_ids(ids, vocabulary, encoder, tokenizer_json);
+  return detail::whole_windows(std::move(ids), options, source, source);
 }
 
 }  // namespace v0

@@ -4,6 +4,7 @@
 // left is measured again before each later trim step. The steps themselves are in decide/.
 #pragma once
 
+#include <slimtrim/pipeline/check_recipe.hpp>
 #include <slimtrim/pipeline/decide/experts.hpp>
 #include <slimtrim/pipeline/decide/layers.hpp>
 #include <slimtrim/pipeline/decide/merges.hpp>
@@ -29,6 +30,7 @@ template <host_backend B>
     throw input_error(inputs.model->files->place(), "expected statistics of this model, found those of model " +
                                                         inputs.statistics->model);
   // What cannot be carried out is refused before anything is measured.
+  check_recipe(r, "recipe");
   model_config const& config = inputs.model->config;
   plan asked = keep_everything(config);
   for (step const& s : r.steps) {

@@ -134,6 +134,7 @@ template <host_backend B>
   double seconds = 0;
   index_t const chunk = windows_within(options.activation_bytes / (base != nullptr ? 2 : 1), windows.sequence,
                                        model.config.hidden);
+  index_t const all_tokens = windows.count() * windows.sequence;
   for (index_t first = 0; first < windows.count(); first += chunk) {
     index_t const count = std::min(chunk, windows.count() - first);
     window_streams streams(ends, windows, first, count);
@@ -143,7 +144,7 @@ template <host_backend B>
     if (base_streams) base_streams->lend_to(backend);
     index_t const layers = std::max(model.config.layer_count(), base != nullptr ? base->config.layer_count() : 0);
     for (index_t i = 0; i < layers; ++i) {
-      report_progress(options.progress, "evaluate", first * layers + i * count, windows.count() * layers);
+      report_progress(options.progress, "evaluate", tokens_done(windows, first, count, i, layers), all_tokens, "tokens");
       bool const both = i < model.config.layer_count() && base != nullptr && i < base->config.layer_count();
       bool const choices = compare_choices && both && model.config.layer(i).feed_forward == feed_forward_kind::moe &&
                            base->config.layer(i).feed_forward == feed_forward_kind::moe;
@@ -187,7 +188,7 @@ template <host_backend B>
       total.add(each);
     seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
-  report_progress(options.progress, "evaluate", 1, 1);
+  report_progress(options.progress, "evaluate", all_tokens, all_tokens, "tokens");
   if (!std::isfinite(total.nll) || !std::isfinite(total.base_nll))
     throw numeric_error("evaluate: a likelihood is not finite: the model's weights or activations overflow");
   evaluation result;

@@ -9,6 +9,7 @@
 #include <slimtrim/io/printable.hpp>
 #include <slimtrim/model/model_config.hpp>
 #include <slimtrim/model/module.hpp>
+#include <slimtrim/pipeline/check_recipe.hpp>
 #include <slimtrim/pipeline/layer_plan.hpp>
 #include <slimtrim/pipeline/recipe.hpp>
 #include <slimtrim/pipeline/targets.hpp>
@@ -53,21 +54,11 @@ struct plan {
 /// that no layer's inputs tell (head, embedding, router), or comes to a matrix that an earlier one has packed.
 inline void check_slimming(plan const& p, model_config const& config, std::string const& place) {
   for_each_module(config, [&](module_id id) {
-    step const* packed = nullptr;
     std::vector<step const*> steps;
     for (step const& s : p.slimming)
       if (s.method != method::recover && is_target(s, *config.family, id)) steps.push_back(&s);
-    std::string_view const of = target_class(id.role);
-    for (std::size_t k = 0; k < steps.size(); ++k) {
-      auto const refuse = [&](std::string const& what) {
-        throw input_error(place, "step '" + short_form(*steps[k]) + "': '" + module_name(*config.family, id) + "': " + what);
-      };
-      if (needs_data(*steps[k]) && (of == "lm_head" || of == "embedding" || of == "router"))
-        refuse("works on tokens, and only experts, attention, shared_experts and dense have some: expected other targets");
-      if (packed != nullptr) refuse("expected once, is packed already by '" + short_form(*packed) + "'");
-      bool const scales_only = steps[k]->method == method::awq && k + 1 < steps.size() && steps[k + 1]->method == method::gptq;
-      if (is_quantization(steps[k]->method) && !scales_only) packed = steps[k];
-    }
+    std::string const conflict = slimming_conflict(steps, target_class(id.role), module_name(*config.family, id));
+    if (!conflict.empty()) throw input_error(place, conflict);
   });
   for (step const& s : p.slimming) {
     std::string const which = "step '" + short_form(s) + "': ";

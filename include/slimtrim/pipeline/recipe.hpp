@@ -85,8 +85,8 @@ struct step {
   /// into; an expert's tokens count with their gate weights.
   bool sequential = true;
   bool affinity = true;
-  /// Slimming: classes of linears ("experts", "attention", "shared_experts", "dense", "lm_head", "embedding",
-  /// "router", "norms") or globs of tensor names. Empty: every linear of the decoder layers, never the last four.
+  /// Slimming: classes of matrices ("experts", "attention", "shared_experts", "dense", "lm_head", "embedding",
+  /// "router") or globs of tensor names. Empty: every linear of the decoder layers, never the last three.
   std::vector<std::string> targets;
   /// Original indices of the decoder layers that the step may touch; empty: all of them.
   std::vector<index_t> layers;
@@ -140,9 +140,16 @@ inline constexpr std::array<std::string_view, 3> fit_rule_names{"automatic", "re
 /// Expert Slimming, W -> f(W): bits or single weights go.
 [[nodiscard]] inline bool is_slim(step const& s) { return s.method >= method::rtn; }
 
+/// Whether a step of a layer method names as many layers as go, so that there is nothing to choose.
+[[nodiscard]] inline bool names_all_layers(step const& s) {
+  return is_layer_method(s.method) && !s.layers.empty() && s.count == static_cast<index_t>(s.layers.size()) && s.protect_first == 0 &&
+         s.protect_last == 0;
+}
+
 /// What the step needs. For `fit_rule::residual` that is always `tokens`.
 [[nodiscard]] inline requirement requirement_of(step const& s) {
   if (s.fit == fit_rule::residual) return requirement::tokens;
+  if (names_all_layers(s)) return requirement::weights;
   switch (s.method) {
     case method::rtn:
     case method::magnitude: return requirement::weights;

@@ -8,8 +8,10 @@
 
 #include <slimtrim/core/error.hpp>
 #include <slimtrim/core/index.hpp>
+#include <slimtrim/pipeline/check_recipe.hpp>
 #include <slimtrim/pipeline/recipe.hpp>
 #include <slimtrim/pipeline/recipe_text.hpp>
+#include <slimtrim/pipeline/targets.hpp>  // target_classes
 
 #include <toml++/toml.h>
 
@@ -30,10 +32,6 @@
 
 namespace slimtrim {
 inline namespace v0 {
-
-/// Classes of linears that `targets` may name; anything else must look like a glob of tensor names.
-inline constexpr std::array<std::string_view, 8> target_classes{"experts", "attention", "shared_experts", "dense",
-                                                                "lm_head", "embedding", "router",         "norms"};
 
 namespace detail {
 
@@ -94,9 +92,10 @@ class step_table_reader {
     if (!condition) fail(key, expected);
   }
 
-  [[nodiscard]] index_t number(std::string_view key, std::int64_t least) const {
+  [[nodiscard]] index_t number(std::string_view key, std::int64_t least, std::int64_t most = INT64_MAX) const {
     auto const value = table_[key].value_exact<std::int64_t>();
-    if (!value || *value < least) fail(key, "a whole number from " + std::to_string(least));
+    if (!value || *value < least || *value > most)
+      fail(key, "a whole number from " + std::to_string(least) + (most != INT64_MAX ? " to " + std::to_string(most) : std::string()));
     return static_cast<index_t>(*value);
   }
 
@@ -143,7 +142,7 @@ class step_table_reader {
     if (table_.contains("scale")) q.scale = choice<scale_rule>("scale", scale_rule_names);
     if (table_.contains("order")) q.order = choice<sweep_order>("order", sweep_order_names);
     if (table_.contains("scales")) q.scales = choice<channel_scales>("scales", channel_scales_names);
-    if (table_.contains("descent")) q.descent = static_cast<int>(std::min<index_t>(number("descent", 0), 1000));
+    if (table_.contains("descent")) q.descent = static_cast<int>(number("descent", 0, 1000));
     bool const is_gptq = result_.method == method::gptq;
     require(is_gptq || result_.method == method::awq || q.scales == channel_scales::none, "scales", "only with awq or gptq");
     require(is_gptq || q.scale != scale_rule::weighted, "scale", "absmax or mse (weighted is for gptq)");
@@ -221,9 +220,9 @@ class step_table_reader {
   return result;
 }
 
-/// What `--recipe` takes: a built-in name, a one-line recipe, the text of a TOML recipe, or the path of a TOML file (ending in
-/// `.toml`, or an existing file). Throws `input_error` for a file that cannot be read and `usage_error` for one that makes no sense.
-[[nodiscard]] inline recipe load_recipe(std::string const& argument) {
+namespace detail {
+
+[[nodiscard]] inline recipe read_recipe(std::string const& argument) {
   constexpr std::uintmax_t largest_file = 1 << 20;
   if (argument.find("[[step]]") != argument.npos) return parse_recipe_toml(argument, "recipe");
   std::filesystem::path const path(argument);
@@ -238,6 +237,17 @@ class step_table_reader {
   std::string const text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   if (!file) throw input_error(argument, "expected a readable file");
   return parse_recipe_toml(text, argument);
+}
+
+}  // namespace detail
+
+/// What `--recipe` takes: a built-in name, a one-line recipe, the text of a TOML recipe, or the path of a TOML file (ending in
+/// `.toml`, or an existing file). Throws `input_error` for a file that cannot be read and `usage_error` for one that makes no sense,
+/// or that no model could take (`check_recipe`).
+[[nodiscard]] inline recipe load_recipe(std::string const& argument) {
+  recipe result = detail::read_recipe(argument);
+  check_recipe(result, "recipe");
+  return result;
 }
 
 }  // namespace v0

@@ -1,9 +1,8 @@
 // One self-contained HTML page from the JSON that the program's commands print: what was made, how large, how different,
 // and which modules went and why.
 //
-// A report folder holds `<name>.<anything>.json`. What a file is shows in its keys: `bytes_in` compress, `perplexity` eval,
-// `decode_tps` bench, `layers_detail` inspect, `coverage` with `layers` statistics, `front` a planner's search. Files of one name belong together;
-// `base` is the original model.
+// A report folder holds `<name>.<anything>.json`. What a file is says its `command`. Files of one name belong together; `base` is the
+// original model.
 #pragma once
 
 #include <slimtrim/core/error.hpp>
@@ -41,7 +40,8 @@ struct report_documents {
   return letters ? stem.stem().native() : stem.native();
 }
 
-/// Reads every .json file of a folder. Throws `input_error` for a folder without any, or a file that is not JSON.
+/// Reads every .json file of a folder; those of other commands, and of others than slimtrim, are passed over. Throws `input_error` for a
+/// folder without any, a file that is not JSON, or a second one of the same kind about the same model.
 [[nodiscard]] inline report_documents read_report_folder(std::filesystem::path const& folder) {
   std::error_code code;
   std::vector<std::filesystem::path> files;
@@ -54,22 +54,23 @@ struct report_documents {
   for (auto const& path : files) {
     ordered_json document = read_json_file(path);
     if (!document.is_object()) continue;
+    ordered_json const* const by = find_field(document, "command");
+    std::string const command = by != nullptr && by->is_string() ? by->get<std::string>() : std::string();
     std::string const name = report_name(path);
     report_documents::model& model = models[name];
     model.name = name;
-    if (document.contains("front")) {
-      documents.searches.emplace_back(name, std::move(document));
-    } else if (document.contains("bytes_in")) {
-      model.compress = std::move(document);
-    } else if (document.contains("perplexity")) {
-      model.evaluation = std::move(document);
-    } else if (document.contains("decode_tps")) {
-      model.speed = std::move(document);
-    } else if (document.contains("layers_detail")) {
-      model.inspection = std::move(document);
-    } else if (document.contains("coverage") && document.contains("layers") && document["layers"].is_array()) {
-      documents.statistics = std::move(document);
-    }
+    auto const put = [&](ordered_json& place, std::string const& of) {
+      if (!place.is_null())
+        throw input_error(printable(path.native(), 1000), "expected one document of " + command + of + ", found a second");
+      place = std::move(document);
+    };
+    std::string const about = " about '" + printable(name) + "'";
+    if (command == "compress") put(model.compress, about);
+    if (command == "eval") put(model.evaluation, about);
+    if (command == "bench") put(model.speed, about);
+    if (command == "inspect") put(model.inspection, about);
+    if (command == "stats show") put(documents.statistics, " in the folder");
+    if (command == "plan" && document.contains("front")) documents.searches.emplace_back(name, std::move(document));
   }
   for (auto& [name, model] : models)
     if (!model.compress.is_null() || !model.evaluation.is_null() || !model.inspection.is_null() || !model.speed.is_null())
@@ -78,7 +79,7 @@ struct report_documents {
                    [](auto const& a, auto const& b) { return (a.name == "base") > (b.name == "base"); });
   if (documents.models.empty() && documents.statistics.is_null() && documents.searches.empty())
     throw input_error(printable(folder.native(), 1000),
-                      "expected JSON files of compress, eval, inspect or stats (written with --json), found none");
+                      "expected JSON files of compress, eval, bench, inspect, stats show or a search of plan (written with --json), found none");
   return documents;
 }
 

@@ -109,7 +109,7 @@ template <host_backend B>
   result.why = detail::search_explanation(at, measured[best].first);
   result.plan.evidence.push_back({{"step", "search"}, {"kl", result.best.kl}, {"bytes", result.best.bytes}, {"why", result.why}});
   check_plan(result.plan, model.config, "search");
-  at.tell("recipes", result.recipes, result.recipes);
+  at.tell("try recipes", result.recipes, result.recipes, "recipes");
   return std::move(result);
 }
 

@@ -44,7 +44,7 @@ using text_generator = std::function<std::vector<std::vector<std::uint32_t>>(
     }
     options.first_sequence = static_cast<std::uint64_t>(first);
     auto const texts = continue_all(prompts, options, [&](index_t, std::uint32_t) {
-      report_progress(on_progress, "sample", made++, windows * (sequence - 1));
+      report_progress(on_progress, "sample", ++made, windows * (sequence - 1), "tokens");
       return true;
     });
     for (std::size_t i = 0; i < texts.size(); ++i) {

@@ -157,7 +157,7 @@ inline synth_result synthesize(std::filesystem::path const& out, synth_options c
     std::uint64_t const stream = name_stream(module_name(*config.family, original));
     float const deviation = detail::synth_deviation(config, id, options);
     for (std::uint64_t at = 0; at < elements; at += at_once) {
-      report_progress(progress, "synthesize", done, result.parameters);
+      report_progress(progress, "synthesize", done, result.parameters, "parameters");
       buffer.resize(static_cast<std::size_t>(std::min(at_once, elements - at)));
       if (detail::is_norm(id.role))
         std::fill(buffer.begin(), buffer.end(), bfloat16(1.0F));
@@ -167,7 +167,7 @@ inline synth_result synthesize(std::filesystem::path const& out, synth_options c
       done += static_cast<index_t>(buffer.size());
     }
   }
-  report_progress(progress, "synthesize", done, result.parameters);
+  report_progress(progress, "synthesize", done, result.parameters, "parameters");
   writer.finish();
   result.file_bytes = writer.file_bytes();
   for (auto const& item : std::filesystem::directory_iterator(folder.path()))

@@ -5,12 +5,17 @@
 #include <slimtrim/pipeline/recipe.hpp>
 
 #include <algorithm>
+#include <array>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace slimtrim {
 inline namespace v0 {
+
+/// Classes of matrices that `targets` may name; anything else must look like a pattern of tensor names.
+inline constexpr std::array<std::string_view, 7> target_classes{"experts", "attention", "shared_experts", "dense",
+                                                                "lm_head", "embedding", "router"};
 
 /// Whether a role is a matrix [out, in] that can be slimmed at all (norms, biases and novices are vectors).
 [[nodiscard]] constexpr bool is_matrix_role(module_role of) {
@@ -24,8 +29,7 @@ inline namespace v0 {
   }
 }
 
-/// The recipe's class of a role: "experts", "attention", "shared_experts", "dense", "router", "lm_head", "embedding",
-/// "norms".
+/// The recipe's class of a role, one of `target_classes`; empty for norms.
 [[nodiscard]] constexpr std::string_view target_class(module_role of) {
   switch (of) {
     case module_role::embedding: return "embedding";
@@ -46,7 +50,7 @@ inline namespace v0 {
     case module_role::dense_gate:
     case module_role::dense_up:
     case module_role::dense_down: return "dense";
-    default: return "norms";
+    default: return {};
   }
 }
 
@@ -70,6 +74,22 @@ inline namespace v0 {
   return p == pattern.size();
 }
 
+/// Whether matrices of a class are linears of the decoder layers, which a step without targets takes.
+[[nodiscard]] inline bool is_linear_class(std::string_view of) {
+  return of == "experts" || of == "attention" || of == "shared_experts" || of == "dense";
+}
+
+/// Whether `layers` of a step leaves it matrices of a class in a layer. Head and embedding are part of none.
+[[nodiscard]] inline bool in_layers(step const& s, std::string_view of, index_t layer) {
+  return s.layers.empty() ||
+         ((is_linear_class(of) || of == "router") && std::find(s.layers.begin(), s.layers.end(), layer) != s.layers.end());
+}
+
+/// Whether `targets` of a step names a class, or names nothing and the class is one of the usual ones.
+[[nodiscard]] inline bool targets_class(step const& s, std::string_view of) {
+  return s.targets.empty() ? is_linear_class(of) : std::find(s.targets.begin(), s.targets.end(), of) != s.targets.end();
+}
+
 /// Whether slim step `s` works on module `id`. Without targets: every linear of the decoder layers except the router.
 /// A glob is matched against the tensor's name. Norms, biases and novices are never matched; `recover` only matches
 /// matrices that write into the residual stream.
@@ -78,17 +98,12 @@ inline namespace v0 {
   if (s.method == method::recover && id.role != module_role::output && id.role != module_role::down &&
       id.role != module_role::shared_down && id.role != module_role::dense_down)
     return false;
-  std::string_view const of_class = target_class(id.role);
-  bool const in_layers = of_class == "experts" || of_class == "attention" || of_class == "shared_experts" ||
-                         of_class == "dense";
-  if (!s.layers.empty() && ((!in_layers && of_class != "router") ||
-                            std::find(s.layers.begin(), s.layers.end(), id.layer) == s.layers.end()))
-    return false;
-  if (s.targets.empty()) return in_layers;
-  std::string const name = module_name(family, id);
-  for (std::string const& target : s.targets)
-    if (target == of_class || matches_glob(target, name)) return true;
-  return false;
+  std::string_view const of = target_class(id.role);
+  if (!in_layers(s, of, id.layer)) return false;
+  if (targets_class(s, of)) return true;
+  return std::any_of(s.targets.begin(), s.targets.end(), [name = module_name(family, id)](std::string const& target) {
+    return matches_glob(target, name);
+  });
 }
 
 }  // namespace v0

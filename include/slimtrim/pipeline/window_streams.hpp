@@ -135,6 +135,12 @@ class window_streams {
   std::shared_ptr<void> fixed_{};  // ends before the stream does
 };
 
+/// How far a pass over windows is, in tokens: those before window `first` have gone through all `layers`, `count` windows from there
+/// through the first `layer` of them.
+[[nodiscard]] inline index_t tokens_done(token_windows const& windows, index_t first, index_t count, index_t layer, index_t layers) {
+  return windows.sequence * first + windows.sequence * count * layer / layers;
+}
+
 /// How many windows go through the model together so that their streams take at most `bytes`; at least one.
 [[nodiscard]] inline index_t windows_within(std::uint64_t bytes, index_t sequence, index_t hidden) {
   auto const one = static_cast<std::uint64_t>(sequence) * static_cast<std::uint64_t>(hidden) * sizeof(float);

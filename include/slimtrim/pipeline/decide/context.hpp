@@ -105,6 +105,7 @@ class decide_context {
   /// How much worse than the input the model of `p` predicts the calibration windows.
   [[nodiscard]] double damage(plan const& p) {
     if (!meter_) meter_.emplace(backend, *in.model, *in.data);
+    report_progress(options.progress, "compare", compared_++, 0, "variants");
     return (*meter_)(planned_model(*in.model, p), untouched_layers(p, everything_));
   }
 
@@ -191,6 +192,7 @@ class decide_context {
   statistics_tables tables_;
   std::optional<measurement> measured_{};
   std::optional<kl_meter<B>> meter_{};
+  index_t compared_ = 0;  ///< variants that the meter has seen
   std::optional<double> damage_so_far_{};
 };
 

@@ -62,6 +62,9 @@ void decide_layers(decide_context<B>& at, step const& s) {
   std::vector<layer_candidate> scores;
   std::vector<index_t> const named = s.layers.empty() ? std::vector<index_t>{} : open(at.plan_so_far);
   bool const all_named = !named.empty() && static_cast<index_t>(named.size()) == s.count && s.protect_first == 0 && s.protect_last == 0;
+  if (names_all_layers(s) && !all_named)
+    throw usage_error(short_form(s) + ": layers: expected layers that still have what goes, " + std::to_string(s.count) + " of them, found " +
+                      std::to_string(named.size()));
   if (all_named) {
     // As many go as are named: there is nothing to choose.
     chosen.dropped = named;
@@ -71,14 +74,9 @@ void decide_layers(decide_context<B>& at, step const& s) {
         scores = random_candidates(open(at.plan_so_far), at.options.seed);
         chosen = select_most_similar(scores, budget);
         break;
-      case layer_criterion::consecutive: {
-        if (part != layer_part::block) throw usage_error(short_form(s) + ": consecutive is a way to drop blocks");
-        for (layer_plan const& layer : at.plan_so_far.layers)
-          if (!layer.block)
-            throw usage_error(short_form(s) + ": consecutive: expected a model that no earlier step took blocks from");
+      case layer_criterion::consecutive:
         chosen = block_drop_consecutive(*at.measured(s).statistics.blocks, budget);
         break;
-      }
       case layer_criterion::greedy:
         at.require_data(s);
         chosen = select_greedily(
@@ -118,7 +116,8 @@ void decide_layers(decide_context<B>& at, step const& s) {
   ordered_json order = ordered_json::array();
   for (layer_candidate const& c : chosen.steps) order.push_back({{"layer", c.layer}, {"score", c.similarity}});
   evidence["order"] = std::move(order);
-  if (criterion == layer_criterion::greedy_kl || criterion == layer_criterion::exhaustive_kl) evidence["kl"] = chosen.damage;
+  bool const by_damage = criterion == layer_criterion::greedy_kl || criterion == layer_criterion::exhaustive_kl;
+  if (by_damage && !all_named) evidence["kl"] = chosen.damage;
   at.plan_so_far.evidence.push_back(std::move(evidence));
 }
 

@@ -49,7 +49,7 @@ void collect_reconstruction(B const& backend, opened_model const& model, token_w
   read_ahead ahead(*model.weights);
   for (index_t i = 0; i < config.layer_count(); ++i) {
     ahead.begin_layer(config, i + 1);
-    report_progress(on_progress, "reconstruct", i, config.layer_count());
+    report_progress(on_progress, "reconstruct", i, config.layer_count(), "layers");
     decoder_layer const layer = load_layer(config, *model.weights, i);
     auto const work = workspaces.take();
     std::optional<reconstruction_tokens> tokens;
@@ -84,7 +84,7 @@ void collect_reconstruction(B const& backend, opened_model const& model, token_w
     model.weights->release(i);
     if (tokens) visit(i, *tokens, square / static_cast<double>(std::max<index_t>(tokens->tokens(), 1)));
   }
-  report_progress(on_progress, "reconstruct", 1, 1);
+  report_progress(on_progress, "reconstruct", config.layer_count(), config.layer_count(), "layers");
 }
 
 }  // namespace v0

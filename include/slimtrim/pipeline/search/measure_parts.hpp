@@ -45,7 +45,7 @@ class part_measures {
         similar.push_back({i, layer_similarity(s_.measured(asks).layer(i).similarity, part, layer_criterion::cosine)});
       std::stable_sort(similar.begin(), similar.end(), [](auto const& a, auto const& b) { return a.similarity > b.similarity; });
       for (index_t step = 0; step < most; ++step) {
-        s_.tell("order", step + (part == layer_part::moe ? most : 0), 2 * most);
+        s_.tell("try drops", step + (part == layer_part::moe ? most : 0), 2 * most, "drops");
         index_t best = -1;
         double least = 0;
         for (layer_candidate const& c : similar) {
@@ -83,7 +83,7 @@ class part_measures {
     index_t const groups = std::max<index_t>(s_.config().routing.groups, 1);
     for (index_t k = experts - stride; k >= floor && !s_.out_of_time(); k -= stride) {
       if (k % groups != 0) continue;
-      s_.tell("experts", experts - k, experts);
+      s_.tell("try fewer experts", experts - k, experts, "experts");
       s_.damages.experts[k] = s_.kl(s_.structure_plan({0, 0, k, 0}));
     }
     // Neurons of packed weights cannot go, and shared experts may take their width from the same number.
@@ -91,7 +91,7 @@ class part_measures {
     index_t const group = common_group(s_.config(), 0);
     index_t const narrowest = group == 0 ? std::max<index_t>(width / 8, 1) : std::min<index_t>(group, std::max<index_t>(width / 8, 32));
     for (index_t w = width - std::max<index_t>(narrowest, 1); w >= width / 4 && w > 0 && !s_.out_of_time(); w -= std::max<index_t>(narrowest, 1)) {
-      s_.tell("width", width - w, width);
+      s_.tell("try narrower experts", width - w, width, "neurons");
       s_.damages.widths[w] = s_.kl(s_.structure_plan({0, 0, 0, w}));
     }
   }
@@ -121,7 +121,7 @@ class part_measures {
               return std::nullopt;
             return scheme;
           });
-          s_.tell("rounding", done++, 0);
+          s_.tell("try bits", done++, 0, "roundings");
           return s_.kl(changed, is_layer_class(c) ? where.front() : 0);
         };
         if (by_layer || !is_layer_class(c)) {

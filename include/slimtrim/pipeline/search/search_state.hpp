@@ -65,7 +65,9 @@ class search_state {
     result.cut_short = result.cut_short || late;
     return late;
   }
-  void tell(char const* stage, index_t done, index_t total) const { report_progress(options.progress, stage, done, total); }
+  void tell(char const* stage, index_t done, index_t total, char const* unit) const {
+    report_progress(options.progress, stage, done, total, unit);
+  }
 
   /// Statistics of the input, for a step.
   [[nodiscard]] measurement const& measured(step const& s) { return context_.measured(s); }

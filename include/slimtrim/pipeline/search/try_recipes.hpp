@@ -51,7 +51,7 @@ class recipe_trials {
     for (auto const& [known, seen] : measured_)
       if (known == c) return seen.kl;
     plan const p = s_.whole_plan(c);
-    s_.tell("recipes", static_cast<index_t>(measured_.size()), s_.options.most_recipes);
+    s_.tell("try recipes", static_cast<index_t>(measured_.size()), s_.options.most_recipes, "recipes");
     calibrated_options how;
     how.fit.ridges = s_.options.ridges;
     opened_model const made = slimmed_model(s_.backend, s_.model, p, s_.carried, how);
