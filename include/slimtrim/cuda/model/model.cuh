@@ -73,7 +73,7 @@ struct device_model {
       read_ahead ahead(source);
       for (; i < count; ++i) {
         ahead.begin_layer(config, i + 1);
-        report_progress(on_progress, "upload", i, count);
+        report_progress(on_progress, "upload", i, count, "layers");
         layers.emplace_back(on, shape, load_layer(config, source, i));
         extents.include(layers.back());
         on.synchronise();
@@ -84,7 +84,7 @@ struct device_model {
                            std::to_string(count) + ", " + std::to_string(bytes()) +
                            " bytes of weights so far: " + failure.what());
     }
-    report_progress(on_progress, "upload", count, count);
+    report_progress(on_progress, "upload", count, count, "layers");
   }
   [[nodiscard]] index_t bytes() const {
     index_t sum = ends.bytes();
