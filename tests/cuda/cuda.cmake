@@ -30,7 +30,7 @@ if(TARGET slimtrim_program AND TARGET tests_cuda)
               -DPROGRAM=$<TARGET_FILE:slimtrim_program> -DTASK=${command} -DTOKENS=64 -DSEQUENCE=32
               -DMODEL=${PROJECT_SOURCE_DIR}/examples/models/tiny-mixtral
               -DWORK=${CMAKE_CURRENT_BINARY_DIR}/cuda/emulated_${command} -P ${slimtrim_cuda_tests}/program.cmake)
-    set_tests_properties(cuda/program_${command} PROPERTIES LABELS cuda TIMEOUT 1800 FIXTURES_REQUIRED cuda_emulated
+    set_tests_properties(cuda/program_${command} PROPERTIES LABELS cuda TIMEOUT 2700 FIXTURES_REQUIRED cuda_emulated
                          FAIL_REGULAR_EXPRESSION "skipped:")
   endforeach()
 endif()
