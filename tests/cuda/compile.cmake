@@ -1,14 +1,27 @@
-# Compiles SOURCE to OBJECT with nvcc for ARCHITECTURES (90a, ...) and keeps the report of registers and spills beside it.
+# Compiles SOURCE to OBJECT with nvcc for ARCHITECTURES (90a, ...) and keeps the report of registers and spills beside it; with PTX, a
+# file, the PTX too.
 get_filename_component(folder ${OBJECT} DIRECTORY)
 file(MAKE_DIRECTORY ${folder})
 set(code)
 foreach(architecture IN LISTS ARCHITECTURES)
   list(APPEND code -gencode=arch=compute_${architecture},code=sm_${architecture})
 endforeach()
+set(keep)
+if(PTX)
+  set(keep --keep --keep-dir ${OBJECT}.kept)
+  file(MAKE_DIRECTORY ${OBJECT}.kept)
+endif()
 execute_process(
-  COMMAND ${COMPILER} -std=c++20 -O2 ${code} -Xptxas -v ${FLAGS} -x cu -MD -MF ${OBJECT}.d
+  COMMAND ${COMPILER} -std=c++20 -O2 ${code} ${keep} -Xptxas -v ${FLAGS} -x cu -MD -MF ${OBJECT}.d
           -c ${SOURCE} -o ${OBJECT}
   RESULT_VARIABLE failed OUTPUT_VARIABLE output ERROR_VARIABLE output)
+if(PTX)
+  get_filename_component(name ${SOURCE} NAME_WLE)
+  if(EXISTS ${OBJECT}.kept/${name}.ptx)
+    file(RENAME ${OBJECT}.kept/${name}.ptx ${PTX})
+  endif()
+  file(REMOVE_RECURSE ${OBJECT}.kept)
+endif()
 file(WRITE ${OBJECT}.report "${output}")
 if(failed OR output MATCHES "warning")
   file(REMOVE ${OBJECT})

@@ -3,9 +3,12 @@
 set(slimtrim_cuda_tests ${CMAKE_CURRENT_SOURCE_DIR}/cuda)
 
 if(TARGET tests_cuda)
-  set(emulator ${slimtrim_cuda_tests}/emulator/emulator.cpp ${slimtrim_cuda_tests}/emulator/libraries.cpp)
+  file(GLOB ptx CONFIGURE_DEPENDS ${slimtrim_cuda_tests}/ptx/*.cpp)
+  list(FILTER ptx EXCLUDE REGEX "_test\\.cpp$")
+  set(emulator ${slimtrim_cuda_tests}/emulator/emulator.cpp ${slimtrim_cuda_tests}/emulator/libraries.cpp ${ptx})
   target_sources(tests_cuda PRIVATE ${emulator})
   set_source_files_properties(${emulator} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  set_source_files_properties(${ptx} PROPERTIES COMPILE_OPTIONS $<$<CONFIG:Release>:-O2>)
   target_include_directories(tests_cuda BEFORE PRIVATE ${slimtrim_cuda_tests}/emulator)
   target_compile_options(tests_cuda PRIVATE -Wno-unknown-pragmas)
   add_test(NAME cuda/reversed_threads
@@ -18,7 +21,7 @@ endif()
 if(TARGET slimtrim_program AND TARGET tests_cuda)
   add_library(slimtrim_cuda_emulated MODULE EXCLUDE_FROM_ALL ${slimtrim_cuda_tests}/emulator/device_module.cpp ${emulator})
   target_link_libraries(slimtrim_cuda_emulated PRIVATE slimtrim::slimtrim slimtrim_own)
-  target_include_directories(slimtrim_cuda_emulated BEFORE PRIVATE ${slimtrim_cuda_tests}/emulator)
+  target_include_directories(slimtrim_cuda_emulated BEFORE PRIVATE ${slimtrim_cuda_tests}/emulator ${CMAKE_CURRENT_SOURCE_DIR})
   target_compile_options(slimtrim_cuda_emulated PRIVATE -Wno-unknown-pragmas $<$<CONFIG:Release>:-O2>)
   set_target_properties(slimtrim_cuda_emulated PROPERTIES PREFIX "" OUTPUT_NAME slimtrim_cuda
     LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/cuda/emulated)
@@ -41,12 +44,18 @@ if(NOT TARGET slimtrim_cuda OR NOT CMAKE_CUDA_COMPILER)
 endif()
 
 # slimtrim_nvcc(<object> <source> <extra flags...>): an object of one CUDA source and the compiler's resource report, for the
-# architectures of slimtrim_architectures.
+# architectures of slimtrim_architectures; in slimtrim_ptx, a folder, the PTX.
 set(slimtrim_architectures 90a)
+set(slimtrim_ptx)
 function(slimtrim_nvcc object source)
+  get_filename_component(name ${source} NAME_WLE)
+  set(ptx)
+  if(slimtrim_ptx)
+    set(ptx -DPTX=${slimtrim_ptx}/${name}.ptx)
+  endif()
   add_custom_command(OUTPUT ${object}
     COMMAND ${CMAKE_COMMAND} -DCOMPILER=${CMAKE_CUDA_COMPILER} -DSOURCE=${source} -DOBJECT=${object}
-            "-DARCHITECTURES=${slimtrim_architectures}"
+            "-DARCHITECTURES=${slimtrim_architectures}" ${ptx}
             "-DFLAGS=-I${PROJECT_SOURCE_DIR}/include;-I${PROJECT_SOURCE_DIR}/tests;${ARGN}"
             -P ${slimtrim_cuda_tests}/compile.cmake
     DEPENDS ${source} ${slimtrim_cuda_tests}/compile.cmake DEPFILE ${object}.d COMMENT "nvcc ${source}" VERBATIM)
@@ -58,6 +67,8 @@ file(GLOB sources CONFIGURE_DEPENDS ${slimtrim_cuda_tests}/*_test.cpp ${slimtrim
 set(objects)
 set(names)
 set(files)
+set(slimtrim_ptx ${CMAKE_CURRENT_BINARY_DIR}/cuda/ptx)
+file(MAKE_DIRECTORY ${slimtrim_ptx})
 foreach(source IN LISTS sources)
   file(STRINGS ${source} device_code REGEX "\\.cuh>")
   if(device_code)
@@ -71,6 +82,7 @@ foreach(source IN LISTS sources)
     list(APPEND names ${name})
   endif()
 endforeach()
+set(slimtrim_ptx)
 slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/main.o ${slimtrim_cuda_tests}/device_main.cu)
 list(APPEND objects ${CMAKE_CURRENT_BINARY_DIR}/cuda/main.o)
 set(program ${CMAKE_CURRENT_BINARY_DIR}/cuda/device_tests)
@@ -88,6 +100,12 @@ foreach(name file IN ZIP_LISTS names files)
   add_test(NAME gpu/${name} COMMAND ${program} --source-file=*/${file})
   set_tests_properties(gpu/${name} PROPERTIES LABELS gpu FIXTURES_REQUIRED cuda_device_tests SKIP_RETURN_CODE 77
                        FAIL_REGULAR_EXPRESSION "test cases: 0 ")
+  # The same without a device: the emulated launch runs what nvcc compiled.
+  if(TARGET tests_cuda AND file MATCHES "\\.cpp$")
+    add_test(NAME cuda/ptx_${name} COMMAND tests_cuda --source-file=*/${file})
+    set_tests_properties(cuda/ptx_${name} PROPERTIES LABELS cuda FIXTURES_REQUIRED cuda_device_tests TIMEOUT 1800
+                         ENVIRONMENT SLIMTRIM_PTX=${CMAKE_CURRENT_BINARY_DIR}/cuda/ptx/${name}_test.ptx FAIL_REGULAR_EXPRESSION "test cases: 0 ")
+  endif()
 endforeach()
 
 # Every kernel that ships, for the oldest GPU that runs them and for the newest that has code of its own.

@@ -109,8 +109,8 @@ static __global__ void __launch_bounds__(prune_shape::threads)
   for (int d = 0; d < each; ++d) sum += mine[d];
   sums[threadIdx.x] = sum;
   sync_block();
-  share_cut cut = cuts[blockIdx.x];
-  if (threadIdx.x == 0 && cut.open > 0) {
+  if (threadIdx.x == 0 && cuts[blockIdx.x].open > 0) {
+    share_cut cut = cuts[blockIdx.x];
     int run = 0;
     for (; sums[run] < cut.open; ++run) cut.open -= sums[run];
     int digit = run * each;

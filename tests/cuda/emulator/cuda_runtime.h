@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #define __global__
 #define __device__
@@ -136,5 +137,14 @@ int lane();
 void start_copy(void* to, void const* from, bool valid);
 void close_copies();
 void wait_copies(int pending);
+
+// Device memory that is allocated, what somebody noted of it, and how often such memory has come or gone.
+struct device_range {
+  std::uintptr_t first;
+  std::size_t bytes;
+  mutable std::shared_ptr<void> notes;
+};
+device_range const* range_of(void const* address);
+std::uint64_t range_changes();
 
 }  // namespace emulator

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <vector>
@@ -263,15 +264,32 @@ cudaError_t cudaGetLastError() { return cudaSuccess; }
 char const* cudaGetErrorName(cudaError_t) { return "emulated error"; }
 char const* cudaGetErrorString(cudaError_t) { return "out of memory"; }
 static std::size_t bytes_in_use = 0;
+static std::uint64_t changes = 0;
+static std::map<std::uintptr_t, emulator::device_range> ranges;
+namespace emulator {
+device_range const* range_of(void const* address) {
+  auto const at = reinterpret_cast<std::uintptr_t>(address);
+  auto const behind = ranges.upper_bound(at);
+  if (behind == ranges.begin()) return nullptr;
+  device_range const& range = std::prev(behind)->second;
+  return at < range.first + range.bytes ? &range : nullptr;
+}
+std::uint64_t range_changes() { return changes; }
+}  // namespace emulator
 cudaError_t cudaMalloc(void** to, std::size_t bytes) {
   *to = nullptr;
   if (bytes > (std::size_t{1} << 40) || posix_memalign(to, 256, bytes) != 0) return cudaErrorMemoryAllocation;
   std::memset(*to, 0xff, bytes);
   bytes_in_use += malloc_usable_size(*to);
+  ++changes;
+  auto const first = reinterpret_cast<std::uintptr_t>(*to);
+  ranges[first] = {first, bytes, nullptr};
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* data) {
   bytes_in_use -= malloc_usable_size(data);
+  ++changes;
+  ranges.erase(reinterpret_cast<std::uintptr_t>(data));
   std::free(data);
   return cudaSuccess;
 }

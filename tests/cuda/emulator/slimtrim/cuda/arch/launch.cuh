@@ -6,6 +6,9 @@
 
 #include <cuda_runtime.h>
 
+#include "cuda/ptx/run.hpp"
+
+#include <array>
 #include <cstddef>
 #include <string>
 #include <tuple>
@@ -29,6 +32,15 @@ struct launch_shape {
 template <class... Parameters, class... Arguments>
 void launch(cudaStream_t, launch_shape const& shape, void (*kernel)(Parameters...), Arguments const&... arguments) {
   std::tuple<Parameters...> values(static_cast<Parameters>(arguments)...);
+  if (ptx::available()) {
+    std::array<ptx::argument, sizeof...(Parameters)> const given = std::apply(
+        [](auto const&... value) {
+          return std::array<ptx::argument, sizeof...(Parameters)>{ptx::argument{&value, sizeof value, alignof(decltype(value))}...};
+        },
+        values);
+    ptx::run(reinterpret_cast<void const*>(kernel), shape.blocks, shape.threads, shape.shared_bytes, shape.early, given.data(), given.size());
+    return;
+  }
   struct call {
     void (*kernel)(Parameters...);
     std::tuple<Parameters...>* values;
