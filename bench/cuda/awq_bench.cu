@@ -9,7 +9,7 @@
 namespace cuda_bench {
 
 void bench_awq(session& s) {
-  constexpr index_t hidden = 4096, width = 14336, tokens = 8192;
+  index_t const hidden = s.size(4096), width = s.size(14336), tokens = s.size(8192);
   auto const gate = random_halves(s, width * hidden, 0.05F, 1), up = random_halves(s, width * hidden, 0.05F, 2);
   cuda::device_buffer<float> H(hidden * hidden);
   {

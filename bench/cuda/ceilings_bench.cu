@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(512) sum_words(cuda::words4 const* from, index
 }  // namespace
 
 void bench_ceilings(session& s) {
-  index_t const count = index_t{1} << 27;  // 2 GiB
+  index_t const count = index_t{1} << (s.dry ? 16 : 27);  // 2 GiB
   cuda::device_buffer<cuda::words4> memory(count), other(count);
   cuda::device_buffer<std::uint32_t> out(1);
   cuda::launch(s.stream, {dim3(4096), 256, 0}, fill_bits, reinterpret_cast<std::uint32_t*>(memory.data()), 4 * count, 1U);
@@ -35,7 +35,7 @@ void bench_ceilings(session& s) {
     cuda::check(cudaMemcpyAsync(other.data(), memory.data(), 16 * static_cast<std::size_t>(count), cudaMemcpyDeviceToDevice, s.stream), "copy");
   });
   s.add({"copy 2 GiB, read and written", copy, {{"TB/s", 32.0 * static_cast<double>(count) / (copy * 1e6)}}});
-  index_t const n = 8192;
+  index_t const n = s.size(8192);
   auto const A = random_halves(s, n * n, 1, 1), B = random_halves(s, n * n, 1, 2);
   cuda::device_buffer<float> C(n * n);
   double const product = time_graph(s, 3, [&](int) {

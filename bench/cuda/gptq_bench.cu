@@ -107,7 +107,8 @@ void sweep(session& s, char const* name, index_t problems, index_t rows, index_t
 // Seconds for all matrices of one layer, from weights and Hessians in device memory to packed codes, or pruned floats, in
 // host memory.
 void layer(session& s) {
-  constexpr index_t hidden = 4096, width = 14336, experts = 8, tokens = 8192;
+  constexpr index_t experts = 8;
+  index_t const hidden = s.size(4096), width = s.size(14336), tokens = s.size(8192);
   std::vector<cuda::device_buffer<bfloat16>> weights;
   cuda::device_buffer<float> small(hidden * hidden), large(width * width);
   for (auto* H : {&small, &large}) {
@@ -168,8 +169,8 @@ void layer(session& s) {
 }  // namespace
 
 void bench_gptq(session& s) {
-  sweep(s, "Mixtral gate and up", 8, 2 * 14336, 4096, true);
-  sweep(s, "DeepSeek gate and up", 64, 2 * 1408, 2048, false);
+  sweep(s, "Mixtral gate and up", 8, s.size(2 * 14336), s.size(4096), true);
+  sweep(s, "DeepSeek gate and up", s.dry ? 4 : 64, s.size(2 * 1408), s.size(2048), false);
   layer(s);
 }
 

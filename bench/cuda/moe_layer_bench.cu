@@ -11,15 +11,17 @@ namespace cuda_bench {
 
 namespace {
 
-constexpr index_t hidden = 4096, width = 14336, experts = 8;
+constexpr index_t experts = 8;
 
 struct layer {
+  index_t hidden, width;
   std::vector<std::unique_ptr<random_tiles>> gate_up, down;
   cuda::device_buffer<cuda::tile_weight_view> views;
   cuda::device_buffer<bfloat16> router;
   cuda::moe_layer_view<bfloat16> view{};
 
-  layer(session& s, cuda::tile_kind kind, std::uint32_t seed) : views(2 * experts), router(random_halves(s, experts * hidden, 0.03F, seed)) {
+  layer(session& s, cuda::tile_kind kind, std::uint32_t seed)
+      : hidden(s.size(4096)), width(s.size(14336)), views(2 * experts), router(random_halves(s, experts * hidden, 0.03F, seed)) {
     std::vector<cuda::tile_weight_view> all(2 * experts);
     for (index_t e = 0; e < experts; ++e) {
       auto const number = static_cast<std::uint32_t>(e);
@@ -65,9 +67,11 @@ void product(session& s, bfloat16 const* x, index_t tokens, bfloat16 const* w, i
 }
 
 struct eager_layer {
+  index_t hidden, width;
   std::vector<cuda::device_buffer<bfloat16>> gate, up, down;
   cuda::device_buffer<bfloat16> gathered, gate_out, up_out, inner, out;
-  eager_layer(session& s, index_t pairs) : gathered(pairs * hidden), gate_out(pairs * width), up_out(pairs * width), inner(pairs * width), out(pairs * hidden) {
+  eager_layer(session& s, index_t pairs)
+      : hidden(s.size(4096)), width(s.size(14336)), gathered(pairs * hidden), gate_out(pairs * width), up_out(pairs * width), inner(pairs * width), out(pairs * hidden) {
     for (std::uint32_t e = 0; e < experts; ++e) {
       gate.push_back(random_halves(s, width * hidden, 0.03F, 1000 + e));
       up.push_back(random_halves(s, width * hidden, 0.03F, 2000 + e));
@@ -103,15 +107,17 @@ struct eager_layer {
 
 void bench_moe_layer(session& s) {
   constexpr auto codes = cuda::tile_kind::codes4, halves = cuda::tile_kind::bfloat16;
-  constexpr int copies = 4, dense_copies = 2;
+  int const copies = s.copies(4), dense_copies = s.copies(2);
+  index_t const hidden = s.size(4096), width = s.size(14336);
   std::vector<std::unique_ptr<layer>> w, dense;
-  for (std::uint32_t i = 0; i < copies; ++i) w.push_back(std::make_unique<layer>(s, codes, 10000 * (i + 1)));
-  for (std::uint32_t i = 0; i < dense_copies; ++i) dense.push_back(std::make_unique<layer>(s, halves, 90000 * (i + 1)));
-  index_t const most = 4096;
+  for (std::uint32_t i = 0; i < static_cast<std::uint32_t>(copies); ++i) w.push_back(std::make_unique<layer>(s, codes, 10000 * (i + 1)));
+  for (std::uint32_t i = 0; i < static_cast<std::uint32_t>(dense_copies); ++i) dense.push_back(std::make_unique<layer>(s, halves, 90000 * (i + 1)));
+  index_t const most = s.size(4096);
   cuda::moe_workspace<bfloat16> const work(s.on(), most, 2, experts, width, hidden);
   eager_layer eager(s, most * 2);
   double routing_share = 0;
   for (index_t tokens : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096}) {
+    if (s.skips(tokens)) continue;
     auto const memory = random_halves(s, tokens * hidden, 1, 7);
     auto const X = reading(memory, tokens, hidden);
     cuda::device_buffer<float> out(tokens * hidden);

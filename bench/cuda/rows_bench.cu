@@ -8,7 +8,7 @@
 namespace cuda_bench {
 
 void bench_rows(session& s) {
-  index_t const n = 65536, m = 4096;
+  index_t const n = s.size(65536), m = s.size(4096);
   auto const a = random_halves(s, n * m, 1, 1), b = random_halves(s, n * m, 1, 2);
   cuda::device_buffer<float> out(n), sums(m);
   double const bytes = 2.0 * static_cast<double>(n * m);
@@ -38,7 +38,7 @@ void bench_rows(session& s) {
   s.add({"2:4 mask by Wanda, bf16 65536 x 4096", masks, {{"of bandwidth", s.bandwidth_share(bytes * (1 + 1.0 / 16), masks)}}});
 
   s.judge("Wanda score and 2:4 mask, share of bandwidth", s.bandwidth_share(bytes * (1 + 1.0 / 16), masks), 0.70, 0.85);
-  index_t const tokens = 16384;
+  index_t const tokens = s.size(16384);
   cuda::device_buffer<float> H(m * m), wide(tokens * m);
   cuda::check(cudaMemsetAsync(H.data(), 0, sizeof(float) * static_cast<std::size_t>(m * m), s.stream), "zero");
   cuda::copy_elements<bfloat16, float>(s.on(), reading(a, tokens, m), wide.matrix(tokens, m));

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <map>
 #include <string>
@@ -48,6 +49,14 @@ struct session {
     verdicts.push_back({std::move(what), value, must, aim, at_most});
   }
   explicit session(cudaStream_t on) : stream(on), backend(on) {}
+
+  // SLIMTRIM_BENCH_DRY in the environment: a sixteenth of every size, up to 256 tokens, two copies, so that the benchmarks' own code is
+  // tested where there is no device and a figure means nothing.
+  bool dry = std::getenv("SLIMTRIM_BENCH_DRY") != nullptr;
+  [[nodiscard]] index_t size(index_t full) const { return dry ? std::max<index_t>(full / 16, std::min<index_t>(full, 256)) : full; }
+  [[nodiscard]] int copies(int full) const { return dry ? 2 : full; }
+  [[nodiscard]] bool skips(index_t tokens) const { return dry && tokens > 256; }
+
   cuda::context& on() { return backend.on(); }
 
   void add(result line) {

@@ -5,6 +5,8 @@
 #include <slimtrim/cuda/attention_few.cuh>
 #include <slimtrim/model/rope.hpp>
 
+#include <algorithm>
+
 namespace cuda_attention_few_test {
 
 using namespace slimtrim;
@@ -128,6 +130,22 @@ TEST_CASE("attention_few: a score that is far above all others, in an early chun
                                 device.keep<std::int32_t>(&first, 1), work, Z);
   auto const found = device.download<bfloat16>(Z);
   for (std::size_t i = 0; i < 8; ++i) CHECK(static_cast<float>(found[i]) == static_cast<float>(i));
+}
+
+TEST_CASE("attention_few: places in shared memory are a permutation, and eight lanes' fours fill the banks") {
+  for (int dim = 8; dim <= cuda::attention_few_shape::most_dim; dim += 8) {
+    std::vector<bool> taken(static_cast<std::size_t>(dim));
+    for (int j = 0; j < dim; ++j) {
+      int const place = cuda::detail::place_of_element(j, dim);
+      taken[static_cast<std::size_t>(place)] = true;
+      CHECK(cuda::detail::element_of_place(place, dim) == j);
+      CHECK(place % 4 == j % 4);
+    }
+    CHECK(std::find(taken.begin(), taken.end(), false) == taken.end());
+    for (int first = 0; first + 64 <= dim; first += 64)  // the first fours of eight lanes
+      for (int lane = 0; lane < 8; ++lane)
+        CHECK(cuda::detail::place_of_element(first + 8 * lane, dim) % 32 == cuda::detail::place_of_element(first, dim) % 32 + 4 * lane);
+  }
 }
 
 TEST_CASE("attention_few: what does not fit together is refused") {

@@ -8,7 +8,7 @@ if(TARGET tests_cuda)
   set(emulator ${slimtrim_cuda_tests}/emulator/emulator.cpp ${slimtrim_cuda_tests}/emulator/libraries.cpp ${ptx})
   target_sources(tests_cuda PRIVATE ${emulator})
   set_source_files_properties(${emulator} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
-  set_source_files_properties(${ptx} PROPERTIES COMPILE_OPTIONS $<$<CONFIG:Release>:-O2>)
+  set_source_files_properties(${ptx} ${slimtrim_cuda_tests}/emulator/libraries.cpp PROPERTIES COMPILE_OPTIONS $<$<CONFIG:Release>:-O3>)
   target_include_directories(tests_cuda BEFORE PRIVATE ${slimtrim_cuda_tests}/emulator)
   target_compile_options(tests_cuda PRIVATE -Wno-unknown-pragmas)
   add_test(NAME cuda/reversed_threads
@@ -16,8 +16,8 @@ if(TARGET tests_cuda)
             --source-file=*few_tokens*,*many_tokens*,*tile_fragment*,*moe_layer*,*moe_few*,*moe_many*,*moe_warpgroup*,*decoder_layer*,*route*,*quantize*,*product*,*rms_norm*,*moe_front*,*rotary*,*attention*,*sample*,*accelerator*,*column_sweep*,*gptq*,*prune_share*,*sparse_sweep*,*sparsegpt*,*awq*,*dense_mlp*,*observed_layer*,*device_sums*,*observed_statistics*,*accelerated_fit*,*/group_test.cpp,*top_k*,*reduce*,*/rows_test.cpp)
 endif()
 
-# The program on a device module over emulated threads: the same checks that a device gets below, on fewer tokens. Minutes of
-# emulation, so under the label `cuda`, where they need no CUDA compiler.
+# The program on a device module over emulated threads: the same checks that a device gets below, on fewer tokens and one layer.
+# Minutes of emulation, so under the label `cuda`, where they need no CUDA compiler; with one they run its PTX.
 if(TARGET slimtrim_program AND TARGET tests_cuda)
   add_library(slimtrim_cuda_emulated MODULE EXCLUDE_FROM_ALL ${slimtrim_cuda_tests}/emulator/device_module.cpp ${emulator})
   target_link_libraries(slimtrim_cuda_emulated PRIVATE slimtrim::slimtrim slimtrim_own)
@@ -108,6 +108,25 @@ foreach(name file IN ZIP_LISTS names files)
   endif()
 endforeach()
 
+# The program's device module, so that the program's commands on emulated threads run what nvcc made of its kernels.
+if(TARGET slimtrim_cuda_emulated)
+  set(module_ptx)
+  foreach(part IN ITEMS device_cuda device_slim)
+    set(made ${CMAKE_CURRENT_BINARY_DIR}/cuda/module_ptx/${part}.ptx)
+    add_custom_command(OUTPUT ${made}
+      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/cuda/module_ptx
+      COMMAND ${CMAKE_CUDA_COMPILER} -std=c++20 -O2 -arch=sm_90a -ptx -I${PROJECT_SOURCE_DIR}/include -MD -MF ${made}.d
+              ${PROJECT_SOURCE_DIR}/examples/cli/${part}.cu -o ${made}
+      DEPENDS ${PROJECT_SOURCE_DIR}/examples/cli/${part}.cu DEPFILE ${made}.d COMMENT "PTX of ${part}.cu" VERBATIM)
+    list(APPEND module_ptx ${made})
+  endforeach()
+  add_custom_target(slimtrim_cuda_module_ptx DEPENDS ${module_ptx})
+  add_dependencies(slimtrim_cuda_emulated slimtrim_cuda_module_ptx)
+  foreach(command IN ITEMS eval generate bench calibrate compress)
+    set_tests_properties(cuda/program_${command} PROPERTIES ENVIRONMENT SLIMTRIM_PTX=${CMAKE_CURRENT_BINARY_DIR}/cuda/module_ptx)
+  endforeach()
+endif()
+
 # Every kernel that ships, for the oldest GPU that runs them and for the newest that has code of its own.
 file(GLOB sources CONFIGURE_DEPENDS ${slimtrim_cuda_tests}/instances/*.cu)
 set(objects)
@@ -140,11 +159,14 @@ endforeach()
 # The benchmarks, so that they keep compiling; bench/cuda/run.sh compiles and runs them on a machine with a device.
 file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/cuda/*.cu)
 set(objects)
+set(slimtrim_ptx ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench_ptx)
+file(MAKE_DIRECTORY ${slimtrim_ptx})
 foreach(source IN LISTS sources)
   get_filename_component(name ${source} NAME_WE)
   slimtrim_nvcc(${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/${name}.o ${source})
   list(APPEND objects ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/${name}.o)
 endforeach()
+set(slimtrim_ptx)
 set(program ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench/bench_cuda)
 add_custom_command(OUTPUT ${program}
   COMMAND ${CMAKE_CUDA_COMPILER} -o ${program} ${objects} -lcublas -lcusolver DEPENDS ${objects} VERBATIM)
@@ -174,3 +196,21 @@ endif()
 
 add_test(NAME cuda/compile_bench COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target bench_cuda_device)
 set_tests_properties(cuda/compile_bench PROPERTIES LABELS cuda TIMEOUT 1800 DEPENDS cuda/compile)
+set_tests_properties(cuda/compile_bench PROPERTIES FIXTURES_SETUP cuda_bench)
+
+# The benchmarks' own code over their PTX, on a sixteenth of their sizes: minutes each, so under the label `slow`.
+if(TARGET tests_cuda)
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/cuda/*.cu)
+  set_source_files_properties(${sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++")
+  add_executable(bench_cuda_emulated EXCLUDE_FROM_ALL ${sources} ${emulator})
+  target_link_libraries(bench_cuda_emulated PRIVATE slimtrim::io slimtrim_own ${CMAKE_DL_LIBS})
+  target_include_directories(bench_cuda_emulated BEFORE PRIVATE ${slimtrim_cuda_tests}/emulator ${CMAKE_CURRENT_SOURCE_DIR})
+  target_compile_options(bench_cuda_emulated PRIVATE -Wno-unknown-pragmas)
+  add_test(NAME cuda/bench_emulated COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target bench_cuda_emulated)
+  set_tests_properties(cuda/bench_emulated PROPERTIES LABELS slow TIMEOUT 900 FIXTURES_SETUP cuda_bench_emulated DEPENDS cuda/compile_bench)
+  foreach(case IN ITEMS rows products moe_layer gptq awq)
+    add_test(NAME cuda/bench_${case} COMMAND bench_cuda_emulated ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench_${case}.json dry ${case})
+    set_tests_properties(cuda/bench_${case} PROPERTIES LABELS slow TIMEOUT 3600 FIXTURES_REQUIRED "cuda_bench;cuda_bench_emulated"
+                         ENVIRONMENT "SLIMTRIM_BENCH_DRY=1;SLIMTRIM_PTX=${CMAKE_CURRENT_BINARY_DIR}/cuda/bench_ptx")
+  endforeach()
+endif()

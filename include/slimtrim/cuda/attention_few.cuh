@@ -24,7 +24,7 @@ struct attention_few_shape {
 
 /// Scratch of attention_few: made once for a number of sequences and a capacity.
 struct attention_workspace {
-  device_buffer<float> partial{};     ///< [sequences, heads, chunks, 2 + head_dim]: largest, sum, weighted values
+  device_buffer<float> partial{};     ///< [sequences, heads, chunks, 2 + head_dim]: largest, sum, weighted values in the order of shared memory
   device_buffer<unsigned> tickets{};  ///< [sequences, heads], zero between calls
   index_t sequences = 0, heads = 0, capacity = 0, head_dim = 0;
 
@@ -44,6 +44,40 @@ struct attention_workspace {
 
 namespace detail {
 
+// Eight floats of a head that a lane works on lie as two times four, all first fours in front of all second ones: so the fours of
+// eight lanes fill the 32 banks of shared memory, where eights in a row would meet in half of them.
+[[nodiscard]] SLIMTRIM_HD constexpr int place_of_element(int element, int dim) {
+  return element % 8 / 4 * (dim / 2) + element / 8 * 4 + element % 4;
+}
+[[nodiscard]] SLIMTRIM_HD constexpr int element_of_place(int place, int dim) {
+  int const second = place / (dim / 2), within = place % (dim / 2);
+  return within / 4 * 8 + second * 4 + within % 4;
+}
+
+// Adds up what each group of `lanes` lanes holds for each head, in a fixed order. Four heads go two ways twice, so that a lane ends with
+// one of them: sums[0] of the head that is returned.
+template <int Heads>
+[[nodiscard]] __device__ __forceinline__ int sum_of_lanes(float (&sums)[Heads], int lane, int lanes) {
+  static_assert(Heads == 1 || Heads == 4);
+  int head = 0, left = lanes / 2;
+  if constexpr (Heads == 4) {
+    bool const later = (lane & left) != 0;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float const given = later ? sums[i] : sums[2 + i], kept = later ? sums[2 + i] : sums[i];
+      sums[i] = kept + shuffle_xor(given, left);
+    }
+    left /= 2;
+    bool const second = (lane & left) != 0;
+    float const given = second ? sums[0] : sums[1], kept = second ? sums[1] : sums[0];
+    sums[0] = kept + shuffle_xor(given, left);
+    left /= 2;
+    head = (later ? 2 : 0) + (second ? 1 : 0);
+  }
+  for (; left > 0; left /= 2) sums[0] += shuffle_xor(sums[0], left);
+  return head;
+}
+
 // Grid: chunk, batch of Heads heads that share a key-value head, sequence.
 template <half_precision T, int Heads>
 __global__ void __launch_bounds__(attention_few_shape::threads, 6)
@@ -52,7 +86,7 @@ __global__ void __launch_bounds__(attention_few_shape::threads, 6)
                          unsigned* tickets, device_matrix<T> Z) {
   constexpr int chunk = attention_few_shape::chunk, threads = attention_few_shape::threads,
                 warps = attention_few_shape::warps;
-  __shared__ float weights[Heads][chunk];
+  alignas(16) __shared__ float weights[chunk][Heads];
   __shared__ bool is_last;
   int const thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   int const dim = static_cast<int>(layout.head_dim), half = dim / 2, eights = dim / 8, sharers = threads / eights;
@@ -76,8 +110,8 @@ __global__ void __launch_bounds__(attention_few_shape::threads, 6)
     float const* const x = row + (first_head + h) * dim + pair;
     float sine, cosine;
     sincosf(static_cast<float>(position) * frequencies[pair], &sine, &cosine);
-    shared[h * dim + pair] = (x[0] * cosine - x[half] * sine) * scale;
-    shared[h * dim + half + pair] = (x[half] * cosine + x[0] * sine) * scale;
+    shared[h * dim + place_of_element(pair, dim)] = (x[0] * cosine - x[half] * sine) * scale;
+    shared[h * dim + place_of_element(half + pair, dim)] = (x[half] * cosine + x[0] * sine) * scale;
   }
   if (has_new) {
     // One batch of the group writes the cache; all use what they made themselves.
@@ -101,31 +135,35 @@ __global__ void __launch_bounds__(attention_few_shape::threads, 6)
   }
   sync_block();
 
-  // Scores: eight lanes a position.
+  // Scores: a lane owns eight columns, whose queries it keeps, so 8, 16 or 32 lanes work on a position.
   T const* const keys = cache.keys + (sequence * cache.capacity + from) * cache.width + key_column;
-  for (int p = warp * 4; p < count; p += warps * 4) {
-    int const mine = p + lane / 8;
+  int const lanes = eights <= 8 ? 8 : (eights <= 16 ? 16 : 32), mine = lane % lanes, at_once = 32 / lanes;
+  float queries[Heads][8] = {};
+  if (mine < eights)
+#pragma unroll
+    for (int h = 0; h < Heads; ++h)
+#pragma unroll
+      for (int second = 0; second < 2; ++second) {
+        auto const q = *reinterpret_cast<words4 const*>(shared + h * dim + second * half + 4 * mine);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) queries[h][4 * second + i] = bits_as<float>(q.word[i]);
+      }
+  for (int first = warp * at_once; first < count; first += warps * at_once) {
+    int const p = first + lane / lanes;
     float sums[Heads] = {};
-    if (mine < count) {
-      for (int e = lane % 8; e < eights; e += 8) {
-        words4 const k = has_new && mine == count - 1
-                             ? reinterpret_cast<words4 const*>(new_key)[e]
-                             : load_made_before(reinterpret_cast<words4 const*>(keys + mine * cache.width) + e);
+    if (p < count && mine < eights) {
+      words4 const k = has_new && p == count - 1
+                           ? reinterpret_cast<words4 const*>(new_key)[mine]
+                           : load_made_before(reinterpret_cast<words4 const*>(keys + p * cache.width) + mine);
 #pragma unroll
-        for (int h = 0; h < Heads; ++h)
+      for (int i = 0; i < 8; ++i) {
+        auto const element = static_cast<float>(element_of_pair<T>(k.word[i / 2], i % 2 != 0));
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            float const* const q = shared + h * dim + 8 * e + 2 * i;
-            sums[h] += q[0] * static_cast<float>(element_of_pair<T>(k.word[i], false)) +
-                       q[1] * static_cast<float>(element_of_pair<T>(k.word[i], true));
-          }
+        for (int h = 0; h < Heads; ++h) sums[h] += queries[h][i] * element;
       }
     }
-#pragma unroll
-    for (int h = 0; h < Heads; ++h) {
-      for (int mask = 4; mask > 0; mask /= 2) sums[h] += shuffle_xor(sums[h], mask);
-      if (mine < count && lane % 8 == 0) weights[h][mine] = sums[h];
-    }
+    int const head = sum_of_lanes(sums, lane, lanes);
+    if (p < count && mine % (lanes / Heads) == 0) weights[p][head] = sums[0];
   }
   sync_block();
 
@@ -133,12 +171,12 @@ __global__ void __launch_bounds__(attention_few_shape::threads, 6)
   index_t const stride = 2 + dim, all_chunks = gridDim.x;
   for (int h = warp; h < Heads; h += warps) {
     float largest = -INFINITY;
-    for (int p = lane; p < count; p += 32) largest = fmaxf(largest, weights[h][p]);
+    for (int p = lane; p < count; p += 32) largest = fmaxf(largest, weights[p][h]);
     for (int mask = 16; mask > 0; mask /= 2) largest = fmaxf(largest, shuffle_xor(largest, mask));
     float sum = 0;
     for (int p = lane; p < count; p += 32) {
-      float const w = expf(weights[h][p] - largest);
-      weights[h][p] = w;
+      float const w = expf(weights[p][h] - largest);
+      weights[p][h] = w;
       sum += w;
     }
     sum = sum_of_warp(sum);
@@ -159,18 +197,31 @@ __global__ void __launch_bounds__(attention_few_shape::threads, 6)
       words4 const v = has_new && p == count - 1
                            ? reinterpret_cast<words4 const*>(new_value)[column]
                            : load_made_before(reinterpret_cast<words4 const*>(values + p * cache.width) + column);
+      float of_heads[Heads];
+      if constexpr (Heads == 4) {
+        auto const four = *reinterpret_cast<words4 const*>(weights[p]);
 #pragma unroll
-      for (int h = 0; h < Heads; ++h) {
-        float const w = weights[h][p];
+        for (int h = 0; h < Heads; ++h) of_heads[h] = bits_as<float>(four.word[h]);
+      } else {
+        of_heads[0] = weights[p][0];
+      }
 #pragma unroll
-        for (int i = 0; i < 8; ++i) sums[h][i] += w * static_cast<float>(element_of_pair<T>(v.word[i / 2], i % 2 != 0));
+      for (int i = 0; i < 8; ++i) {
+        auto const element = static_cast<float>(element_of_pair<T>(v.word[i / 2], i % 2 != 0));
+#pragma unroll
+        for (int h = 0; h < Heads; ++h) sums[h][i] += of_heads[h] * element;
       }
     }
     float* const to = shared + Heads * dim + share * Heads * dim;
 #pragma unroll
     for (int h = 0; h < Heads; ++h)
 #pragma unroll
-      for (int i = 0; i < 8; ++i) to[h * dim + 8 * column + i] = sums[h][i];
+      for (int second = 0; second < 2; ++second) {
+        words4 four;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) four.word[i] = bits_as<std::uint32_t>(sums[h][4 * second + i]);
+        store_to_shared(reinterpret_cast<words4*>(to + h * dim + second * half + 4 * column), four);
+      }
   }
   sync_block();
   for (int i = thread; i < Heads * dim; i += threads) {
@@ -195,7 +246,7 @@ __global__ void __launch_bounds__(attention_few_shape::threads, 6)
       sum += factor * load_fresh(parts + c * stride + 1);
       value += factor * load_fresh(parts + c * stride + 2 + i % dim);
     }
-    Z(sequence, head * dim + i % dim) = T(value / sum);
+    Z(sequence, head * dim + element_of_place(i % dim, dim)) = T(value / sum);
   }
   for (index_t j = layout.heads * layout.head_dim + thread; blockIdx.y == 0 && j < Z.extent(1); j += threads)
     Z(sequence, j) = T(0.0F);

@@ -69,7 +69,7 @@ struct cudaFuncAttributes {
 };
 struct cudaDeviceProp {
   char name[256];
-  int major, minor;
+  int major, minor, multiProcessorCount, l2CacheSize;
 };
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   static char some;
@@ -86,7 +86,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel) {
   return cudaSuccess;
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {"emulated threads", 9, 0};
+  *properties = {"emulated threads", 9, 0, 4, 1 << 20};
   return cudaSuccess;
 }
 

@@ -2,8 +2,10 @@
 #include <cusolverDn.h>
 #include <slimtrim/core/float16.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 namespace {
 
@@ -26,6 +28,11 @@ void write(void* data, cudaDataType type, std::int64_t at, double value) {
 // Element (i, j) of op(X) for a column-major X.
 std::int64_t at(cublasOperation_t op, std::int64_t i, std::int64_t j, int ld) {
   return op == CUBLAS_OP_N ? i + j * ld : j + i * ld;
+}
+
+// to += factor * from
+void add_times(double* to, double const* from, double factor, int count) {
+  for (int i = 0; i < count; ++i) to[i] += factor * from[i];
 }
 
 template <class T>
@@ -57,13 +64,19 @@ cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t a_op, cublasOperat
                             cublasComputeType_t compute, cublasGemmAlgo_t) {
   cudaDataType const scalar = compute == CUBLAS_COMPUTE_64F ? CUDA_R_64F : CUDA_R_32F;
   double const a = read(alpha, scalar, 0), b = read(beta, scalar, 0);
-  for (int j = 0; j < n; ++j)
+  auto const rows = static_cast<std::size_t>(m);
+  std::vector<double> columns(rows * static_cast<std::size_t>(k)), sums(rows);  // of op(A), one behind the other
+  for (int l = 0; l < k; ++l)
+    for (int i = 0; i < m; ++i)
+      columns[static_cast<std::size_t>(l) * rows + static_cast<std::size_t>(i)] = read(A, a_type, at(a_op, i, l, lda));
+  for (int j = 0; j < n; ++j) {
+    std::fill(sums.begin(), sums.end(), 0.0);
+    for (int l = 0; l < k; ++l) add_times(sums.data(), columns.data() + static_cast<std::size_t>(l) * rows, read(B, b_type, at(b_op, l, j, ldb)), m);
     for (int i = 0; i < m; ++i) {
-      double sum = 0;
-      for (int l = 0; l < k; ++l) sum += read(A, a_type, at(a_op, i, l, lda)) * read(B, b_type, at(b_op, l, j, ldb));
       std::int64_t const to = i + std::int64_t{j} * ldc;
-      write(C, c_type, to, a * sum + (b == 0 ? 0.0 : b * read(C, c_type, to)));
+      write(C, c_type, to, a * sums[static_cast<std::size_t>(i)] + (b == 0 ? 0.0 : b * read(C, c_type, to)));
     }
+  }
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t a_op, cublasOperation_t b_op, int m,
@@ -94,12 +107,17 @@ cublasStatus_t cublasDtrsm(cublasHandle_t, cublasSideMode_t, cublasFillMode_t, c
                            int n, double const* alpha, double const* A, int lda, double* B, int ldb) {
   for (int c = 0; c < n; ++c) {
     double* const x = B + std::int64_t{c} * ldb;
+    for (int i = 0; i < m; ++i) x[i] *= *alpha;
     for (int step = 0; step < m; ++step) {
       int const i = op == CUBLAS_OP_N ? step : m - 1 - step;
-      double sum = *alpha * x[i];
-      for (int j = 0; j < m; ++j)
-        if (op == CUBLAS_OP_N ? j < i : j > i) sum -= A[at(op, i, j, lda)] * x[j];
-      x[i] = sum / A[i + std::int64_t{i} * lda];
+      double const* const column = A + std::int64_t{i} * lda;
+      if (op == CUBLAS_OP_N) {
+        x[i] /= column[i];
+        add_times(x + i + 1, column + i + 1, -x[i], m - i - 1);
+      } else {
+        for (int j = i + 1; j < m; ++j) x[i] -= column[j] * x[j];
+        x[i] /= column[i];
+      }
     }
   }
   return CUBLAS_STATUS_SUCCESS;
@@ -120,16 +138,13 @@ cusolverStatus_t cusolverDnDpotrf(cusolverDnHandle_t, cublasFillMode_t, int n, d
   *info = 0;
   auto const L = [&](int i, int j) -> double& { return A[i + std::int64_t{j} * lda]; };
   for (int j = 0; j < n; ++j) {
-    for (int k = 0; k < j; ++k) L(j, j) -= L(j, k) * L(j, k);
     if (L(j, j) <= 0) {
       *info = j + 1;
       return CUSOLVER_STATUS_SUCCESS;
     }
     L(j, j) = std::sqrt(L(j, j));
-    for (int i = j + 1; i < n; ++i) {
-      for (int k = 0; k < j; ++k) L(i, j) -= L(i, k) * L(j, k);
-      L(i, j) /= L(j, j);
-    }
+    for (int i = j + 1; i < n; ++i) L(i, j) /= L(j, j);
+    for (int k = j + 1; k < n; ++k) add_times(&L(k, k), &L(k, j), -L(k, j), n - k);
   }
   return CUSOLVER_STATUS_SUCCESS;
 }

@@ -65,6 +65,21 @@ struct library {
                   name.c_str(), static_cast<unsigned long long>(t.launches), static_cast<unsigned long long>(executed),
                   static_cast<unsigned long long>(taken[0]), static_cast<unsigned long long>(least[0]),
                   static_cast<unsigned long long>(taken[1]), static_cast<unsigned long long>(least[1]));
+      std::map<std::string, std::uint64_t> by_operation;
+      for (std::size_t n = 0; n < t.of.size(); ++n) {
+        std::string const& line = code[n].text;
+        std::size_t const start = line[0] == '@' ? line.find(' ') + 1 : 0;
+        by_operation[line.substr(start, line.find(' ', start) - start)] += t.of[n].carried_out;
+      }
+      std::vector<std::pair<std::uint64_t, std::string>> most;
+      for (auto const& [operation, count] : by_operation) most.emplace_back(count, operation);
+      std::sort(most.rbegin(), most.rend());
+      std::printf("  ");
+      for (std::size_t n = 0; n < std::min<std::size_t>(most.size(), 12); ++n)
+        std::printf("%s %llu%s", most[n].second.c_str(), static_cast<unsigned long long>(most[n].first), n + 1 < std::min<std::size_t>(most.size(), 12) ? ", " : "\n");
+      if (std::getenv("SLIMTRIM_PTX_COUNTS") == std::string("lines"))
+        for (std::size_t n = 0; n < t.of.size(); ++n)
+          std::printf("    %6zu %12llu  %s\n", n, static_cast<unsigned long long>(t.of[n].carried_out), code[n].text.substr(0, 100).c_str());
       for (std::size_t n = 0; n < t.of.size(); ++n)
         if (t.of[n].transactions > t.of[n].least + t.of[n].least / 4)
           std::printf("    %10llu for %10llu: %s\n", static_cast<unsigned long long>(t.of[n].transactions),

@@ -141,6 +141,13 @@ __device__ __forceinline__ void settle(float& value) { asm volatile("" : "+f"(va
   return v;
 }
 
+/// One store of 16 bytes to shared memory, which the compiler cuts up where it loses sight of the alignment.
+__device__ __forceinline__ void store_to_shared(words4* to, words4 const& v) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(to))), "r"(v.word[0]),
+               "r"(v.word[1]), "r"(v.word[2]), "r"(v.word[3])
+               : "memory");
+}
+
 /// What another block wrote during this kernel, once its ticket says so: L1 is passed by.
 [[nodiscard]] __device__ __forceinline__ float load_fresh(float const* from) { return __ldcg(from); }
 [[nodiscard]] __device__ __forceinline__ std::int32_t load_fresh(std::int32_t const* from) { return __ldcg(from); }

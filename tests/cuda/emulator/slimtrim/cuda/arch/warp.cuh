@@ -63,6 +63,10 @@ template <class Word>
 [[nodiscard]] Word load_ahead(Word const* from) {
   return aligned_load(from);
 }
+inline void store_to_shared(words4* to, words4 const& v) {
+  if (reinterpret_cast<std::uintptr_t>(to) % sizeof(words4) != 0) __builtin_trap();
+  *to = v;
+}
 [[nodiscard]] inline float load_fresh(float const* from) { return *from; }
 [[nodiscard]] inline std::int32_t load_fresh(std::int32_t const* from) { return *from; }
 inline void raise_to(unsigned long long* at, unsigned long long value) { *at = *at < value ? value : *at; }
