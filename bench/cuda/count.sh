@@ -23,7 +23,7 @@ for source in tests/cuda/emulator/{emulator,libraries}.cpp "${interpreter[@]}"; 
   g++ "${emulated[@]}" -c "$source" -o "$folder/$(basename "$source" .cpp).o"
 done
 for name in "$@"; do
-  "$nvcc" -std=c++20 -O2 -arch=sm_90a -ptx -Iinclude -x cu "bench/cuda/counted/$name.cpp" -o "$folder/$name.ptx"
+  "$nvcc" -std=c++20 -O2 -arch=sm_90a -ptx -Iinclude -Itests -x cu "bench/cuda/counted/$name.cpp" -o "$folder/$name.ptx"
   g++ "${emulated[@]}" "bench/cuda/counted/$name.cpp" "$folder"/*.o -ldl -o "$folder/$name"
   SLIMTRIM_PTX=$folder/$name.ptx SLIMTRIM_PTX_COUNTS=$([ "${LINES:-0}" = 1 ] && echo lines || echo 1) "$folder/$name"
 done

@@ -60,7 +60,7 @@ __device__ __forceinline__ void multiply_blocks(tile_weight_view const& w, index
   // Blocks of columns in flight: with half the sums there is room for more, and bandwidth to wait for.
   constexpr int depth = Kind == tile_kind::codes4 && TokenTiles <= 4 ? 4 : 2;
   unsigned char* const shared = shared_memory();
-  int const lane = static_cast<int>(threadIdx.x % 32);
+  int const lane = static_cast<int>(threadIdx.x % 32), later = lane % 4 / 2;
   index_t const last_strip = w.strips() - 1;
   strip_reader<Kind> const readers[strips] = {strip_reader<Kind>(w, strip < last_strip ? strip : last_strip, lane),
                                               strip_reader<Kind>(w, strip + 1 < last_strip ? strip + 1 : last_strip, lane)};
@@ -109,7 +109,7 @@ __device__ __forceinline__ void multiply_blocks(tile_weight_view const& w, index
       }
       unsigned char const* const mine = shared + (block - first_block) % stages * stage_bytes +
                                         lane / 4 * many_tokens_shape::row_bytes +
-                                        (Kind == tile_kind::sparse4 ? 64 * (lane % 4 / 2) : 32 * (lane % 4));
+                                        (Kind == tile_kind::sparse4 ? 64 * (lane % 4 / 2) + 4 * (lane % 2) : 32 * (lane % 4));
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         std::uint32_t a[strips][half_steps][4];
@@ -123,14 +123,21 @@ __device__ __forceinline__ void multiply_blocks(tile_weight_view const& w, index
         }
 #pragma unroll
         for (int n = 0; n < TokenTiles; ++n) {
-          auto const* const from =
-              reinterpret_cast<words4 const*>(mine + n * tile::tokens * many_tokens_shape::row_bytes);
+          unsigned char const* const from = mine + n * tile::tokens * many_tokens_shape::row_bytes;
           words4 x;
           if constexpr (Kind == tile_kind::sparse4) {
-            take_half(from[2 * half], lane, x.word);
-            take_half(from[2 * half + 1], lane, x.word + 2);
+            // Every other word, as take_half. The lanes of the later columns begin with the second of two, where they would meet
+            // those of the earlier columns in a bank.
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+              auto const* const two = from + 32 * half + 16 * i;
+              auto const one = *reinterpret_cast<std::uint32_t const*>(two + 8 * later),
+                         other = *reinterpret_cast<std::uint32_t const*>(two + 8 * (1 - later));
+              x.word[2 * i] = later != 0 ? other : one;
+              x.word[2 * i + 1] = later != 0 ? one : other;
+            }
           } else {
-            x = from[half];
+            x = reinterpret_cast<words4 const*>(from)[half];
           }
 #pragma unroll
           for (int step = 0; step < half_steps; ++step)

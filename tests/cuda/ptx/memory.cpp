@@ -138,7 +138,7 @@ namespace {
 // What a warp's access takes: of shared memory the cycles of its 32 banks, of device memory sectors of 32 bytes.
 void count_access(warp& w, std::uint64_t const (&address)[32], std::size_t bytes, bool in_shared) {
   if (!counting()) return;
-  tally& t = tallies()[w.now];
+  access_tally& t = in_shared ? tallies()[w.now].shared : tallies()[w.now].device;
   if (in_shared) {
     unsigned const lanes = bytes == 16 ? 8 : (bytes == 8 ? 16 : 32);
     for (unsigned first = 0; first < 32; first += lanes) {
@@ -157,7 +157,7 @@ void count_access(warp& w, std::uint64_t const (&address)[32], std::size_t bytes
       auto const distinct = static_cast<std::size_t>(std::unique(all.begin(), all.end()) - all.begin());
       std::size_t most = 0;
       for (auto const& bank : banks) most = std::max(most, bank.size());
-      t.transactions += most;
+      t.taken += most;
       t.least += (distinct + 31) / 32;
     }
   } else {
@@ -169,7 +169,7 @@ void count_access(warp& w, std::uint64_t const (&address)[32], std::size_t bytes
     std::sort(sectors.begin(), sectors.end());
     std::sort(all.begin(), all.end());
     auto const distinct = static_cast<std::size_t>(std::unique(all.begin(), all.end()) - all.begin());
-    t.transactions += static_cast<std::uint64_t>(std::unique(sectors.begin(), sectors.end()) - sectors.begin());
+    t.taken += static_cast<std::uint64_t>(std::unique(sectors.begin(), sectors.end()) - sectors.begin());
     t.least += (distinct * bytes + 31) / 32;
   }
 }

@@ -21,6 +21,10 @@ constexpr std::size_t nobodys_shared = 1024;
 
 launch_state launch;
 std::vector<tally> now_counted;
+void add(access_tally& to, access_tally const& from) {
+  to.taken += from.taken;
+  to.least += from.least;
+}
 struct total {
   std::uint64_t launches = 0;
   std::vector<tally> of;
@@ -53,18 +57,18 @@ struct library {
   ~library() {
     if (!counting()) return;
     for (auto const& [name, t] : totals) {
-      std::uint64_t executed = 0, taken[2] = {}, least[2] = {};
+      std::uint64_t executed = 0;
+      access_tally shared, device;
       std::vector<instruction> const& code = kernels.at(name)->code;
       for (std::size_t n = 0; n < t.of.size(); ++n) {
         executed += t.of[n].carried_out;
-        bool const device = code[n].text.find("global") != std::string::npos && code[n].text.find("cp.async") == std::string::npos;
-        taken[device] += t.of[n].transactions;
-        least[device] += t.of[n].least;
+        add(shared, t.of[n].shared);
+        add(device, t.of[n].device);
       }
       std::printf("%s\n  launches %llu, instructions of warps %llu, shared memory %llu cycles (least %llu), device memory %llu sectors (least %llu)\n",
                   name.c_str(), static_cast<unsigned long long>(t.launches), static_cast<unsigned long long>(executed),
-                  static_cast<unsigned long long>(taken[0]), static_cast<unsigned long long>(least[0]),
-                  static_cast<unsigned long long>(taken[1]), static_cast<unsigned long long>(least[1]));
+                  static_cast<unsigned long long>(shared.taken), static_cast<unsigned long long>(shared.least),
+                  static_cast<unsigned long long>(device.taken), static_cast<unsigned long long>(device.least));
       std::map<std::string, std::uint64_t> by_operation;
       for (std::size_t n = 0; n < t.of.size(); ++n) {
         std::string const& line = code[n].text;
@@ -81,9 +85,10 @@ struct library {
         for (std::size_t n = 0; n < t.of.size(); ++n)
           std::printf("    %6zu %12llu  %s\n", n, static_cast<unsigned long long>(t.of[n].carried_out), code[n].text.substr(0, 100).c_str());
       for (std::size_t n = 0; n < t.of.size(); ++n)
-        if (t.of[n].transactions > t.of[n].least + t.of[n].least / 4)
-          std::printf("    %10llu for %10llu: %s\n", static_cast<unsigned long long>(t.of[n].transactions),
-                      static_cast<unsigned long long>(t.of[n].least), code[n].text.substr(0, 100).c_str());
+        for (access_tally const& one : {t.of[n].shared, t.of[n].device})
+          if (one.taken > one.least + one.least / 4)
+            std::printf("    %10llu for %10llu: %s\n", static_cast<unsigned long long>(one.taken),
+                        static_cast<unsigned long long>(one.least), code[n].text.substr(0, 100).c_str());
     }
   }
 
@@ -265,8 +270,8 @@ void run(void const* address, dim3 blocks, unsigned threads, std::size_t shared_
   t.of.resize(code.code.size());
   for (std::size_t n = 0; n < t.of.size(); ++n) {
     t.of[n].carried_out += now_counted[n].carried_out;
-    t.of[n].transactions += now_counted[n].transactions;
-    t.of[n].least += now_counted[n].least;
+    add(t.of[n].shared, now_counted[n].shared);
+    add(t.of[n].device, now_counted[n].device);
   }
 }
 

@@ -67,9 +67,14 @@ struct warp {
   [[nodiscard]] unsigned thread(unsigned lane) const { return number * 32 + lane; }
 };
 
-// What was counted of one instruction: how often a warp carried it out, and what its accesses took against the least.
+// What was counted of one instruction: how often a warp carried it out, and what its accesses took of shared memory (cycles) and of
+// device memory (sectors), against the least.
+struct access_tally {
+  std::uint64_t taken = 0, least = 0;
+};
 struct tally {
-  std::uint64_t carried_out = 0, transactions = 0, least = 0;
+  std::uint64_t carried_out = 0;
+  access_tally shared, device;
 };
 std::vector<tally>& tallies();  // of the kernel that runs
 
