@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -138,12 +139,15 @@ void start_copy(void* to, void const* from, bool valid);
 void close_copies();
 void wait_copies(int pending);
 
-// Device memory that is allocated, what somebody noted of it, and how often such memory has come or gone.
+// Device memory that is allocated, what somebody noted of it, which of its bytes were written (kernels from source do not say), and how
+// often such memory has come or gone.
 struct device_range {
   std::uintptr_t first;
   std::size_t bytes;
   mutable std::shared_ptr<void> notes;
+  mutable std::vector<unsigned char> written;
 };
+void mark_written(void const* address, std::size_t bytes);
 device_range const* range_of(void const* address);
 std::uint64_t range_changes();
 

@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstdint>
@@ -275,6 +276,13 @@ device_range const* range_of(void const* address) {
   return at < range.first + range.bytes ? &range : nullptr;
 }
 std::uint64_t range_changes() { return changes; }
+void mark_written(void const* address, std::size_t bytes) {
+  device_range const* const range = range_of(address);
+  if (range == nullptr) return;
+  range->written.resize(range->bytes);
+  auto const first = static_cast<std::ptrdiff_t>(reinterpret_cast<std::uintptr_t>(address) - range->first);
+  std::fill_n(range->written.begin() + first, std::min(bytes, range->bytes - static_cast<std::size_t>(first)), static_cast<unsigned char>(1));
+}
 }  // namespace emulator
 cudaError_t cudaMalloc(void** to, std::size_t bytes) {
   *to = nullptr;
@@ -283,7 +291,7 @@ cudaError_t cudaMalloc(void** to, std::size_t bytes) {
   bytes_in_use += malloc_usable_size(*to);
   ++changes;
   auto const first = reinterpret_cast<std::uintptr_t>(*to);
-  ranges[first] = {first, bytes, nullptr};
+  ranges[first] = {first, bytes, nullptr, {}};
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* data) {
@@ -298,10 +306,12 @@ cudaError_t cudaMallocFromPoolAsync(void** to, std::size_t bytes, cudaMemPool_t,
 }
 cudaError_t cudaFreeAsync(void* data, cudaStream_t) { return cudaFree(data); }
 cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  emulator::mark_written(to, bytes);
   if (bytes > 0) std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
+  emulator::mark_written(to, bytes);
   if (bytes > 0) std::memset(to, value, bytes);
   return cudaSuccess;
 }

@@ -25,6 +25,7 @@ void write(void* data, cudaDataType type, std::int64_t at, double value) {
     default: static_cast<slimtrim::bfloat16*>(data)[at] = slimtrim::bfloat16(static_cast<float>(value));
   }
 }
+int size_of(cudaDataType type) { return type == CUDA_R_64F ? 8 : (type == CUDA_R_32F ? 4 : 2); }
 // Element (i, j) of op(X) for a column-major X.
 std::int64_t at(cublasOperation_t op, std::int64_t i, std::int64_t j, int ld) {
   return op == CUBLAS_OP_N ? i + j * ld : j + i * ld;
@@ -43,6 +44,7 @@ void syrk(cublasFillMode_t fill, cublasOperation_t op, int n, int k, T alpha, T 
       double sum = 0;
       for (int l = 0; l < k; ++l) sum += static_cast<double>(A[at(op, i, l, lda)]) * static_cast<double>(A[at(op, j, l, lda)]);
       T& c = C[i + std::int64_t{j} * ldc];
+      emulator::mark_written(&c, sizeof(T));
       c = static_cast<T>(static_cast<double>(alpha) * sum + (beta == T{0} ? 0.0 : static_cast<double>(beta * c)));
     }
 }
@@ -72,8 +74,10 @@ cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t a_op, cublasOperat
   for (int j = 0; j < n; ++j) {
     std::fill(sums.begin(), sums.end(), 0.0);
     for (int l = 0; l < k; ++l) add_times(sums.data(), columns.data() + static_cast<std::size_t>(l) * rows, read(B, b_type, at(b_op, l, j, ldb)), m);
+    std::int64_t const first = std::int64_t{j} * ldc;
+    emulator::mark_written(static_cast<char*>(C) + first * size_of(c_type), static_cast<std::size_t>(m) * static_cast<std::size_t>(size_of(c_type)));
     for (int i = 0; i < m; ++i) {
-      std::int64_t const to = i + std::int64_t{j} * ldc;
+      std::int64_t const to = i + first;
       write(C, c_type, to, a * sums[static_cast<std::size_t>(i)] + (b == 0 ? 0.0 : b * read(C, c_type, to)));
     }
   }
@@ -85,11 +89,10 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
                                           long long b_step, void const* beta, void* C, cudaDataType c_type, int ldc,
                                           long long c_step, int count, cublasComputeType_t compute,
                                           cublasGemmAlgo_t how) {
-  auto const bytes = [](cudaDataType type) { return type == CUDA_R_64F ? 8 : (type == CUDA_R_32F ? 4 : 2); };
   for (int i = 0; i < count; ++i)
-    cublasGemmEx(handle, a_op, b_op, m, n, k, alpha, static_cast<char const*>(A) + i * a_step * bytes(a_type), a_type,
-                 lda, static_cast<char const*>(B) + i * b_step * bytes(b_type), b_type, ldb, beta,
-                 static_cast<char*>(C) + i * c_step * bytes(c_type), c_type, ldc, compute, how);
+    cublasGemmEx(handle, a_op, b_op, m, n, k, alpha, static_cast<char const*>(A) + i * a_step * size_of(a_type), a_type,
+                 lda, static_cast<char const*>(B) + i * b_step * size_of(b_type), b_type, ldb, beta,
+                 static_cast<char*>(C) + i * c_step * size_of(c_type), c_type, ldc, compute, how);
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasSsyrk(cublasHandle_t, cublasFillMode_t fill, cublasOperation_t op, int n, int k, float const* alpha,
@@ -136,6 +139,7 @@ cusolverStatus_t cusolverDnDpotrf_bufferSize(cusolverDnHandle_t, cublasFillMode_
 // Lower only. NaN passes on purpose: whether the real one reports it is not documented.
 cusolverStatus_t cusolverDnDpotrf(cusolverDnHandle_t, cublasFillMode_t, int n, double* A, int lda, double*, int, int* info) {
   *info = 0;
+  emulator::mark_written(info, sizeof(int));
   auto const L = [&](int i, int j) -> double& { return A[i + std::int64_t{j} * lda]; };
   for (int j = 0; j < n; ++j) {
     if (L(j, j) <= 0) {

@@ -26,7 +26,7 @@ inline std::vector<std::uint32_t> run(ptx::kernel const& code, unsigned threads,
                                       unsigned blocks = 1) {
   void* device = nullptr;
   cudaMalloc(&device, memory.size() * 4);
-  std::memcpy(device, memory.data(), memory.size() * 4);
+  cudaMemcpyAsync(device, memory.data(), memory.size() * 4, cudaMemcpyDefault, nullptr);
   struct release {
     void* what;
     ~release() { cudaFree(what); }

@@ -55,6 +55,13 @@ void touch_global(warp& w, unsigned lane, std::uint64_t address, std::size_t byt
   launch_state const& launch = current_launch();
   bool const before_wait = w.home->early && (w.waited >> lane & 1) == 0;
   if (before_wait && write) stop(w, lane, "a kernel that was launched early writes before it waits for earlier work");
+  if (range.written.empty()) range.written.resize(range.bytes);
+  auto const begin = range.written.begin() + static_cast<std::ptrdiff_t>(address - range.first), end = begin + static_cast<std::ptrdiff_t>(bytes);
+  if (write) {
+    std::fill(begin, end, static_cast<unsigned char>(1));
+  } else if (std::find(begin, end, 0) != end) {
+    stop(w, lane, "reads device memory that nobody wrote: byte " + std::to_string(address - range.first) + " of " + std::to_string(range.bytes));
+  }
   if (range.notes == nullptr) range.notes = std::make_shared<std::vector<global_shadow>>(range.bytes / 2 + 1);
   auto* const notes = static_cast<std::vector<global_shadow>*>(range.notes.get())->data();
   std::size_t const first = (address - range.first) / 2, last = (address - range.first + bytes - 1) / 2;
@@ -115,6 +122,7 @@ void reads_shared(warp& w, unsigned lane, std::uint64_t address, std::size_t byt
     shared_shadow& e = w.home->shadow[n];
     if (bytes > 1) {
       if (e.copies != 0) stop(w, lane, "reads what a copy under way writes");
+      if (e.writer == shared_shadow::none) stop(w, lane, "reads shared memory that nobody wrote");
       if (e.writer != shared_shadow::none && e.writer != me && !ordered(w, e.written, e.written_in_warp, e.writer / 32))
         stop(w, lane, "reads what thread " + std::to_string(e.writer) + " wrote, with no barrier between");
       if (product && e.writer != shared_shadow::none && e.fences >= writer_fences(w, e.writer / 32))

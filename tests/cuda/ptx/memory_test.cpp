@@ -19,9 +19,10 @@ TEST_CASE("ptx/memory: threads read what others wrote, behind a barrier alone") 
   std::string const write = place("33") + "st.shared.u32 [%r11], %r0;\n", read = "ld.shared.u32 %r1, [%r12];\nst.global.u32 [%mine], %r1;\n";
   auto const made = run(write + "bar.sync 0;\n" + read, 64, array);
   for (std::uint32_t n = 0; n < 64; ++n) CHECK(made[n] == (n + 33) % 64);
-  CHECK(has(complaint(kernel_of(write + read, array)), "with no barrier between"));
+  // The first warp runs on before the other has written.
+  CHECK(has(complaint(kernel_of(write + read, array)), "reads shared memory that nobody wrote"));
   // A barrier of the warp does for lanes of one warp, not for others.
-  CHECK(has(complaint(kernel_of(write + "bar.warp.sync -1;\n" + read, array)), "with no barrier between"));
+  CHECK(has(complaint(kernel_of(write + "bar.warp.sync -1;\n" + read, array)), "reads shared memory that nobody wrote"));
   std::string const near = place("1") + "and.b32 %r13, %r0, 31;\nsetp.eq.u32 %p1, %r13, 31;\n@%p1 mov.u32 %r12, %r11;\nst.shared.u32 [%r11], %r0;\n";
   CHECK(complaint(kernel_of(near + "bar.warp.sync -1;\n" + read, array)) == "nothing");
   CHECK(has(complaint(kernel_of(near + read, array)), "with no barrier between"));
@@ -56,6 +57,18 @@ TEST_CASE("ptx/memory: accesses outside and across") {
   CHECK(has(complaint(kernel_of("st.global.u64 [%mine], %rd1;")), "is not aligned"));
   CHECK(has(complaint(kernel_of("mov.u64 %rd1, 4096;\nld.global.u32 %r1, [%rd1];")), "which is no device memory"));
   CHECK(has(complaint(kernel_of("mov.u32 %r10, held;\nld.shared.u32 %r1, [%r10+1024];", array)), "shared access of 4 bytes at 1024 of 1024 bytes"));
+}
+
+TEST_CASE("ptx/memory: what nobody wrote is not read") {
+  void* device = nullptr;
+  cudaMalloc(&device, 256);
+  ptx::argument const given{&device, sizeof device, alignof(void*)};
+  auto const read = kernel_of("ld.global.u32 %r1, [%mine];"), write = kernel_of("st.global.u32 [%mine], %r0;");
+  CHECK_THROWS_WITH(ptx::run(read, dim3(1), 64, 0, false, &given, 1), doctest::Contains("reads device memory that nobody wrote"));
+  ptx::run(write, dim3(1), 64, 0, false, &given, 1);
+  CHECK_NOTHROW(ptx::run(read, dim3(1), 64, 0, false, &given, 1));
+  cudaFree(device);
+  CHECK(has(complaint(kernel_of("mov.u32 %r10, held;\nld.shared.u32 %r1, [%r10];", array)), "reads shared memory that nobody wrote"));
 }
 
 TEST_CASE("ptx/memory: device memory between threads and blocks") {

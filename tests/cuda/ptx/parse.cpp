@@ -84,7 +84,7 @@ void* device_variable(std::string const& head, std::string const& declaration) {
   bytes.resize(v.size);
   void* data = nullptr;
   cudaMalloc(&data, bytes.size());
-  std::memcpy(data, bytes.data(), bytes.size());
+  cudaMemcpyAsync(data, bytes.data(), bytes.size(), cudaMemcpyDefault, nullptr);
   return data;
 }
 

@@ -201,7 +201,7 @@ TEST_CASE("ptx/tensor_cores: what wgmma needs around it") {
   std::string const one = w::multiply() + end;
   CHECK(said(fence + (begin + one) + wait) == "nothing");
   CHECK(has(said("bar.sync 0;\n" + (begin + one) + wait), "with no fence between"));
-  CHECK(has(said("fence.proxy.async.shared::cta;\n" + (begin + one) + wait), "with no barrier between"));
+  CHECK(has(said("fence.proxy.async.shared::cta;\n" + (begin + one) + wait), "reads shared memory that nobody wrote"));
   CHECK(has(said(fence + one + wait), "without wgmma.fence"));
   CHECK(has(said(fence + (begin + one) + "add.f32 %f7, %f7, %f7;\n" + wait), "a register of a product under way"));
   CHECK(has(said(fence + (begin + one) + "mov.u32 %r1, 0;\n" + wait), "a register of a product under way"));
