@@ -26,7 +26,7 @@ if(TARGET slimtrim_program AND TARGET tests_cuda)
   set_target_properties(slimtrim_cuda_emulated PROPERTIES PREFIX "" OUTPUT_NAME slimtrim_cuda
     LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/cuda/emulated)
   add_test(NAME cuda/emulated_module COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target slimtrim_cuda_emulated)
-  set_tests_properties(cuda/emulated_module PROPERTIES LABELS cuda TIMEOUT 600 FIXTURES_SETUP cuda_emulated)
+  set_tests_properties(cuda/emulated_module PROPERTIES LABELS cuda TIMEOUT 1800 RESOURCE_LOCK build FIXTURES_SETUP cuda_emulated)
   foreach(command IN ITEMS eval generate bench calibrate compress)
     add_test(NAME cuda/program_${command}
       COMMAND ${CMAKE_COMMAND} -E env LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/cuda/emulated ${CMAKE_COMMAND}
@@ -91,7 +91,7 @@ add_custom_command(OUTPUT ${program}
 add_custom_target(tests_cuda_device DEPENDS ${program})
 
 add_test(NAME cuda/compile COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target tests_cuda_device)
-set_tests_properties(cuda/compile PROPERTIES LABELS cuda TIMEOUT 1800 FIXTURES_SETUP cuda_device_tests)
+set_tests_properties(cuda/compile PROPERTIES LABELS cuda TIMEOUT 3600 RESOURCE_LOCK build FIXTURES_SETUP cuda_device_tests)
 add_test(NAME cuda/resources
   COMMAND ${CMAKE_COMMAND} -DFOLDER=${CMAKE_CURRENT_BINARY_DIR}/cuda -DSOURCES=${slimtrim_cuda_tests}
           "-DARCHITECTURES=sm_80;sm_90a" -P ${slimtrim_cuda_tests}/check_resources.cmake)
@@ -139,7 +139,7 @@ endforeach()
 set(slimtrim_architectures 90a)
 add_custom_target(tests_cuda_instances DEPENDS ${objects})
 add_test(NAME cuda/compile_instances COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target tests_cuda_instances)
-set_tests_properties(cuda/compile_instances PROPERTIES LABELS cuda TIMEOUT 1800 DEPENDS cuda/compile FIXTURES_SETUP cuda_instances)
+set_tests_properties(cuda/compile_instances PROPERTIES LABELS cuda TIMEOUT 3600 RESOURCE_LOCK build DEPENDS cuda/compile FIXTURES_SETUP cuda_instances)
 
 # What the compiler made of asynchronous instructions, where the CUDA package has its disassembler.
 add_test(NAME cuda/instructions COMMAND ${PROJECT_SOURCE_DIR}/bench/cuda/check_instructions.sh)
@@ -195,7 +195,7 @@ if(TARGET slimtrim_program)
 endif()
 
 add_test(NAME cuda/compile_bench COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target bench_cuda_device)
-set_tests_properties(cuda/compile_bench PROPERTIES LABELS cuda TIMEOUT 1800 DEPENDS cuda/compile)
+set_tests_properties(cuda/compile_bench PROPERTIES LABELS cuda TIMEOUT 3600 RESOURCE_LOCK build DEPENDS cuda/compile)
 set_tests_properties(cuda/compile_bench PROPERTIES FIXTURES_SETUP cuda_bench)
 
 # The benchmarks' own code over their PTX, on a sixteenth of their sizes: minutes each, so under the label `slow`.
@@ -207,7 +207,7 @@ if(TARGET tests_cuda)
   target_include_directories(bench_cuda_emulated BEFORE PRIVATE ${slimtrim_cuda_tests}/emulator ${CMAKE_CURRENT_SOURCE_DIR})
   target_compile_options(bench_cuda_emulated PRIVATE -Wno-unknown-pragmas)
   add_test(NAME cuda/bench_emulated COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target bench_cuda_emulated)
-  set_tests_properties(cuda/bench_emulated PROPERTIES LABELS slow TIMEOUT 900 FIXTURES_SETUP cuda_bench_emulated DEPENDS cuda/compile_bench)
+  set_tests_properties(cuda/bench_emulated PROPERTIES LABELS slow TIMEOUT 1800 RESOURCE_LOCK build FIXTURES_SETUP cuda_bench_emulated DEPENDS cuda/compile_bench)
   foreach(case IN ITEMS rows products moe_layer gptq awq)
     add_test(NAME cuda/bench_${case} COMMAND bench_cuda_emulated ${CMAKE_CURRENT_BINARY_DIR}/cuda/bench_${case}.json dry ${case})
     set_tests_properties(cuda/bench_${case} PROPERTIES LABELS slow TIMEOUT 3600 FIXTURES_REQUIRED "cuda_bench;cuda_bench_emulated"
