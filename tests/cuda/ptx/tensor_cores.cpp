@@ -33,13 +33,13 @@ void gather_a(warp& w, unsigned const* slots, float (&a)[16][16]) {
     }
 }
 
-// Products are exact; a sum of one instruction is rounded once here, several times on a device.
-template <bool Brain>
-void multiply(warp& w, instruction const& i) {
-  float a[16][16], b[16][8];
-  gather_a<Brain>(w, &i.at[4], a);
+// d = c + A B: d the first four slots, B from slot 8 on and c behind it. Products are exact; a sum of one instruction is rounded once
+// here, several times on a device.
+template <bool Brain, unsigned K>
+void add_product(warp& w, instruction const& i, float const (&a)[16][K]) {
+  float b[K][8];
   for (unsigned l = 0; l < 32; ++l)
-    for (unsigned n = 0; n < 4; ++n) {
+    for (unsigned n = 0; n < K / 4; ++n) {
       element const e = of_b(l, n);
       b[e.row][e.column] = half_of<Brain>(w, i.at[8 + n / 2], l, n % 2);
     }
@@ -47,19 +47,26 @@ void multiply(warp& w, instruction const& i) {
   for (unsigned l = 0; l < 32; ++l)
     for (unsigned n = 0; n < 4; ++n) {
       element const e = of_sum(l, n);
-      double sum = get<float>(w.lanes(i.at[10 + n])[l]);
-      for (unsigned k = 0; k < 16; ++k) sum += static_cast<double>(a[e.row][k]) * b[k][e.column];
+      double sum = get<float>(w.lanes(i.at[8 + K / 8 + n])[l]);
+      for (unsigned k = 0; k < K; ++k) sum += static_cast<double>(a[e.row][k]) * b[k][e.column];
       sums[n][l] = static_cast<float>(sum);
     }
   for (unsigned n = 0; n < 4; ++n)
     for (unsigned l = 0; l < 32; ++l) w.lanes(i.at[n])[l] = put(sums[n][l]);
 }
 
+template <bool Brain>
+void multiply(warp& w, instruction const& i) {
+  float a[16][16];
+  gather_a<Brain>(w, &i.at[4], a);
+  add_product<Brain>(w, i, a);
+}
+
 // Of every four columns of A two are kept. The lanes 2 s and 2 s + 1 of each group, s the selector, hold the places: four times
 // twice two bits in the low half for row g, in the high half for row g + 8, of columns 0 to 15 and 16 to 31.
 template <bool Brain>
 void multiply_sparse(warp& w, instruction const& i) {
-  float kept[16][16], a[16][32] = {}, b[32][8];
+  float kept[16][16], a[16][32] = {};
   gather_a<Brain>(w, &i.at[4], kept);
   auto const selector = static_cast<unsigned>(i.extra[0]);
   for (unsigned row = 0; row < 16; ++row)
@@ -70,21 +77,7 @@ void multiply_sparse(warp& w, instruction const& i) {
       a[row][part * 4 + first] = kept[row][part * 2];
       a[row][part * 4 + second] = kept[row][part * 2 + 1];
     }
-  for (unsigned l = 0; l < 32; ++l)
-    for (unsigned n = 0; n < 8; ++n) {
-      element const e = of_b(l, n);
-      b[e.row][e.column] = half_of<Brain>(w, i.at[8 + n / 2], l, n % 2);
-    }
-  float sums[4][32];
-  for (unsigned l = 0; l < 32; ++l)
-    for (unsigned n = 0; n < 4; ++n) {
-      element const e = of_sum(l, n);
-      double sum = get<float>(w.lanes(i.at[12 + n])[l]);
-      for (unsigned k = 0; k < 32; ++k) sum += static_cast<double>(a[e.row][k]) * b[k][e.column];
-      sums[n][l] = static_cast<float>(sum);
-    }
-  for (unsigned n = 0; n < 4; ++n)
-    for (unsigned l = 0; l < 32; ++l) w.lanes(i.at[n])[l] = put(sums[n][l]);
+  add_product<Brain>(w, i, a);
 }
 
 // extra: offset, matrices, whether they are transposed.
