@@ -110,6 +110,8 @@ std::vector<std::string> split(std::string const& text, char by) {
   return found;
 }
 
+bool has(std::vector<std::string> const& parts, char const* what) { return std::find(parts.begin(), parts.end(), what) != parts.end(); }
+
 std::string trimmed(std::string const& text) {
   std::size_t first = 0, last = text.size();
   while (first < last && std::isspace(static_cast<unsigned char>(text[first]))) ++first;
@@ -161,7 +163,8 @@ void address_of(kernel& in, instruction& to, std::string operand) {
 
 void build(kernel& in, instruction& to, std::string const& operation, std::vector<std::string> const& operands) {
   std::vector<std::string> parts = split(operation, '.');
-  if (build_arithmetic(in, to, parts, operands) || build_memory(in, to, parts, operands) ||
+  if (build_arithmetic(in, to, parts, operands) || build_conversion(in, to, parts, operands) ||
+      build_exchange(in, to, parts, operands) || build_memory(in, to, parts, operands) ||
       build_tensor_cores(in, to, parts, operands))
     return;
   throw std::runtime_error("no handler for " + operation);

@@ -64,11 +64,14 @@ unsigned slot_of(kernel& in, std::string operand);
 void address_of(kernel& in, instruction& to, std::string operand);
 std::vector<std::string> split(std::string const& text, char by);
 std::string trimmed(std::string const& text);
+bool has(std::vector<std::string> const& parts, char const* what);
 // The pieces of "{a, b}", or the operand itself.
 std::vector<std::string> pieces(std::string const& operand);
 
 // Each file of instructions takes what it knows.
 bool build_arithmetic(kernel& in, instruction& to, std::vector<std::string> const& parts, std::vector<std::string> const& operands);
+bool build_conversion(kernel& in, instruction& to, std::vector<std::string> const& parts, std::vector<std::string> const& operands);
+bool build_exchange(kernel& in, instruction& to, std::vector<std::string> const& parts, std::vector<std::string> const& operands);
 bool build_memory(kernel& in, instruction& to, std::vector<std::string> const& parts, std::vector<std::string> const& operands);
 bool build_tensor_cores(kernel& in, instruction& to, std::vector<std::string> const& parts, std::vector<std::string> const& operands);
 

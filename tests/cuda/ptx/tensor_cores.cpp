@@ -168,8 +168,6 @@ void close_products(warp& w, instruction const&) {
 }
 void wait_products(warp& w, instruction const& i) { settle_products(w, static_cast<int>(i.extra[0])); }
 
-bool has(strings const& parts, char const* what) { return std::find(parts.begin(), parts.end(), what) != parts.end(); }
-
 }  // namespace
 
 void settle_products(warp& w, int pending) {

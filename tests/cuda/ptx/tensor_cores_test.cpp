@@ -183,7 +183,7 @@ TEST_CASE("ptx/tensor_cores: wgmma of 64 x 16 by 16 x 128") {
   for (int l = 0; l < 128; ++l)
     for (int n = 0; n < 64; ++n)
       all = all && as_float(made[static_cast<std::size_t>(n * 128 + l)]) ==
-                       2 * product(given.a, given.b, l / 32 * 16 + l % 32 / 4 + n / 2 % 2 * 8, n / 4 * 8 + l % 4 * 2 + n % 2);
+                       static_cast<float>(2 * product(given.a, given.b, l / 32 * 16 + l % 32 / 4 + n / 2 % 2 * 8, n / 4 * 8 + l % 4 * 2 + n % 2));
   CHECK(all);
 }
 

@@ -86,7 +86,7 @@ void each_lane(warp const& w, F&& f) {
 // Throws `violation`: kernel, block, thread, instruction, and what is wrong.
 [[noreturn]] void stop(warp const& w, unsigned lane, std::string const& why);
 
-// Checks of memory.cpp that products need too.
+// What products need too, of access_checks.cpp and memory.cpp.
 void reads_shared(warp& w, unsigned lane, std::uint64_t address, std::size_t bytes, bool product = false);
 void settle_copies(warp& w, unsigned lane, int pending);
 void settle_products(warp& w, int pending);
